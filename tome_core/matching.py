@@ -1,0 +1,171 @@
+"""Which token merges into which. Every operator here has a static shape; only the batch is dynamic.
+
+A `Match` is data: one label per input token, and the label that each output position collects.
+Two tokens with the same label become one. `tome_core.merging` applies it.
+
+Labels are float32: they are small whole numbers, exact, and stay in the one dtype that every runtime
+compares, selects and multiplies without conversions.
+
+The functions carry `not_to_static`: they hold no Python control flow over tensors, and skipping Paddle's
+source transformation keeps tracing fast and the traced graph exactly what is written here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from tome_core.ops import constant
+
+# Cosine similarities lie in [-1, 1]; this much less can never win. Finite, so that half precision survives.
+_NEVER = -4.0
+# Keeps an all-zero key from becoming NaN; changes no other norm by a single bit.
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Match:
+    """A partition of `tokens_in` tokens into `tokens_out` groups.
+
+    label: float32 [batch, tokens_in], the group label of each input token.
+    rows: the label collected by each output position, in output order.
+    """
+
+    label: paddle.Tensor
+    rows: tuple[int, ...]
+
+    @property
+    def tokens_in(self) -> int:
+        return self.label.shape[1]
+
+    @property
+    def tokens_out(self) -> int:
+        return len(self.rows)
+
+    @property
+    def matrix(self) -> paddle.Tensor:
+        """float32 [batch, tokens_out, tokens_in]: 1 where the output position collects the token."""
+        return (self.label.unsqueeze(1) == constant(self.rows, [1, -1, 1])).astype("float32")
+
+    @property
+    def group(self) -> paddle.Tensor:
+        """int64 [batch, tokens_in]: the output position of each input token."""
+        return self.matrix.argmax(1)
+
+
+@paddle.jit.not_to_static
+def bipartite_soft_matching(
+    metric: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False
+) -> Match:
+    """Match the r most similar pairs between alternating tokens (paper, section 3, "Bipartite Soft Matching").
+
+    metric: float [batch, tokens, channels]; similarity is the cosine between its rows.
+    r: pairs to merge, limited to `(tokens - protected) // 2`.
+    class_token: token 0 is never merged away. distill_token: token 1 never receives another token.
+
+    Set A is the even tokens, B the odd ones. Each A token points to its most similar B token; the r best
+    pairs merge. Output order: the unmerged A tokens, then all B tokens. The unmerged keep their order if
+    there is a class token and else come in descending similarity. With a distillation token the order is
+    class, distillation, unmerged, the rest of B. Ties go to the lower index.
+    """
+    tokens = metric.shape[1]
+    r = min(r, (tokens - class_token - distill_token) // 2)
+    if r <= 0:
+        return _identity(metric)
+
+    index = np.arange(tokens)
+    in_a, in_b = index % 2 == 0, index % 2 == 1
+    no_destination = in_a | (distill_token & (index == 1))
+    no_source = in_b | (class_token & (index == 0))
+
+    scores = _similarity(metric) + constant(_NEVER * no_destination, [1, 1, -1])
+    best = scores.max(-1) + constant(2 * _NEVER * no_source, [1, -1])
+    order = best.argsort(axis=-1, descending=True, stable=True)
+    merged = F.one_hot(order[:, :r], tokens).sum(1)
+
+    # A destination's label is its own (odd) index, which makes the argmax the label of a merged token.
+    # Unmerged A tokens are labelled -1, -2, ... in output order.
+    kept = in_a.sum() - r
+    if class_token:
+        own = merged.matmul(_earlier(in_a)) + constant(np.where(in_a, -(index // 2) - 1, index), [1, -1])
+    else:
+        place = (F.one_hot(order[:, r : r + kept], tokens) * constant(-1 - np.arange(kept), [1, -1, 1])).sum(
+            1
+        )
+        own = place + constant(index * in_b, [1, -1])
+    label = paddle.where(merged > 0, scores.argmax(-1).astype("float32"), own)
+
+    unmerged, destinations = range(-1, -kept - 1, -1), range(1, tokens, 2)
+    if distill_token:
+        return Match(label, (*unmerged[:1], *destinations[:1], *unmerged[1:], *destinations[1:]))
+    return Match(label, (*unmerged, *destinations))
+
+
+@paddle.jit.not_to_static
+def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
+    """Merge every token into the most similar of every k-th one (paper, appendix D).
+
+    metric: float [batch, tokens, channels]. Destinations are tokens k-1, 2k-1, ...; all others merge, the
+    incomplete group at the end included, so no token is lost. `k <= 1`, or fewer than k tokens: nothing merges.
+    """
+    tokens = metric.shape[1]
+    index = np.arange(tokens)
+    destination = index % k == k - 1 if k > 1 else np.ones(tokens, bool)
+    if destination.all() or not destination.any():
+        return _identity(metric)
+    scores = _similarity(metric) + constant(_NEVER * ~destination, [1, 1, -1])
+    nearest = scores.argmax(-1).astype("float32")
+    keep = constant(destination, [1, -1])
+    label = nearest + keep * (constant(index, [1, -1]) - nearest)
+    return Match(label, tuple(index[destination].tolist()))
+
+
+@paddle.jit.not_to_static
+def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | None = None) -> Match:
+    """Merge r randomly chosen tokens into the most similar of the others (paper, appendix D).
+
+    metric: float [batch, tokens, channels]. The choice differs per image; `seed` repeats it, None draws from
+    Paddle's global generator. The others keep their order. r is limited to `tokens - 1`.
+    """
+    tokens = metric.shape[1]
+    r = min(r, tokens - 1)
+    if r <= 0:
+        return _identity(metric)
+    draw = paddle.uniform(
+        [paddle.shape(metric)[0], tokens], min=0.0, max=1.0, seed=0 if seed is None else seed + 1
+    )
+    merged = F.one_hot(draw.argsort(axis=-1)[:, :r], tokens).sum(1)
+    scores = _similarity(metric) + _NEVER * merged.unsqueeze(1)
+    # Destinations are labelled by their place among the destinations, which is their output position.
+    place = (1.0 - merged).cumsum(-1) - 1.0
+    nearest = paddle.take_along_axis(place, scores.argmax(-1), axis=1, broadcast=False)
+    return Match(paddle.where(merged > 0, nearest, place), tuple(range(tokens - r)))
+
+
+def _similarity(metric: paddle.Tensor) -> paddle.Tensor:
+    """Cosine similarity of every pair of tokens, float32 [batch, tokens, tokens]."""
+    metric = metric.astype("float32") if metric.dtype in _HALF else metric
+    squares = (metric * metric).sum(-1, keepdim=True)
+    metric = metric * (squares + _TINY).rsqrt()
+    return metric.matmul(metric, transpose_y=True)
+
+
+_HALF = (paddle.float16, paddle.bfloat16)
+
+
+def _earlier(counted: np.ndarray) -> paddle.Tensor:
+    """float32 [tokens, tokens]: `x.matmul` of it sums what comes before each counted token, 0 for the others.
+
+    Built from two vectors, so that the matrix is not written into the graph; runtimes fold it when they load.
+    """
+    index = np.arange(len(counted))
+    return (constant(index, [-1, 1]) < constant(np.where(counted, index, -1), [1, -1])).astype("float32")
+
+
+def _identity(metric: paddle.Tensor) -> Match:
+    tokens = metric.shape[1]
+    label = paddle.zeros_like(metric[:, :, 0], dtype="float32") + constant(range(tokens), [1, -1])
+    return Match(label, tuple(range(tokens)))
