@@ -1,0 +1,23 @@
+"""The export half of the error tree; the root and its picture are in `tome_core.errors`."""
+
+from tome_core.errors import RequestError, TomeError
+
+
+class BundleError(RequestError):
+    """A bundle folder that is missing, damaged, in the way, or not a bundle."""
+
+
+class MissingExtraError(RequestError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class ImageError(RequestError):
+    """An image file that cannot be read."""
+
+
+class ConversionError(TomeError):
+    """Tracing, saving or converting the model failed."""
+
+
+class ParityError(TomeError):
+    """An artifact does not compute what the model computes."""

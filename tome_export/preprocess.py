@@ -1,0 +1,178 @@
+"""From an image file to the float32 tensor that the exported graph takes.
+
+The recipe is data (`Preprocess`), stored in the bundle's manifest, so that a server, a benchmark and a C++
+program all feed a model the pixels it was trained on. Presets are the recipes of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tome_export.errors import ImageError, RequestError
+
+MAX_PIXELS = 178_956_970
+"""Largest picture read, in pixels (Pillow's own hard limit): a bigger one may be a decompression bomb."""
+
+# An allow-list, because some of Pillow's other readers start programs (EPS runs Ghostscript).
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+# name: (short side as a fraction of the crop, or None to resize straight to the crop; filter; (mean, std)).
+_PRESETS = {
+    "vit": ((256, 224), "bicubic", _HALF),
+    "vit_384": (None, "bilinear", _HALF),
+    "deit": ((256, 224), "bicubic", _IMAGENET),
+    "augreg": ((10, 9), "bicubic", _HALF),
+    "mae": ((256, 224), "bicubic", _IMAGENET),
+}
+PRESETS = tuple(_PRESETS)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels become a tensor: resize, centre crop, `(value / 255 - mean) / std`.
+
+    resize: length of the short side in pixels, aspect kept; None resizes straight to `crop` x `crop`.
+    crop: side of the square the model sees, in pixels.
+    Raises RequestError for values that contradict one another.
+    """
+
+    resize: int | None
+    crop: int
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = _HALF[0]
+    std: tuple[float, float, float] = _HALF[1]
+    layout: str = "NCHW"
+    color: str = "RGB"
+
+    def __post_init__(self) -> None:
+        if self.crop < 1 or (self.resize is not None and self.resize < self.crop):
+            raise RequestError(f"a crop of {self.crop} pixels does not fit a short side of {self.resize}")
+        if self.interpolation not in _FILTERS:
+            raise RequestError(f"interpolation {self.interpolation!r} is not one of {', '.join(_FILTERS)}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise RequestError("mean and std each need three numbers, for R, G and B")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise RequestError("mean and std must be finite, and std above zero")
+        if (self.layout, self.color) != ("NCHW", "RGB"):
+            raise RequestError(f"layout {self.layout} with color {self.color} is not NCHW with RGB")
+
+    def apply(self, images: Sequence[Image.Image | np.ndarray] | Image.Image | np.ndarray) -> np.ndarray:
+        """Images -> float32 `[n, 3, crop, crop]`, C-contiguous.
+
+        images: PIL images or uint8 `[H, W, 3]` RGB arrays, one or a sequence. Raises ImageError.
+        """
+        if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
+            images = [images]
+        batch = np.empty((len(images), 3, self.crop, self.crop), np.float32)
+        mean, std = np.float32(self.mean), np.float32(self.std)
+        for i, image in enumerate(images):
+            pixels = np.asarray(self._square(_as_rgb(image)), np.float32) / np.float32(255)
+            batch[i] = ((pixels - mean) / std).transpose(2, 0, 1)
+        return batch
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        """Resize and centre crop, rounding as torchvision and paddle.vision do."""
+        method = _FILTERS[self.interpolation]
+        if self.resize is None:
+            return image.resize((self.crop, self.crop), method)
+        short, long = min(image.size), max(image.size)
+        long_to = self.resize * long // short
+        if long_to * self.resize > MAX_PIXELS:
+            raise ImageError(
+                f"an image of {image.width} x {image.height} pixels is too long and thin to "
+                f"resize to a short side of {self.resize}; crop it first"
+            )
+        size = (self.resize, long_to) if image.width <= image.height else (long_to, self.resize)
+        if size != image.size:
+            image = image.resize(size, method)
+        left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
+        return image.crop((left, top, left + self.crop, top + self.crop))
+
+
+def preset(name: str, image_size: int) -> Preprocess:
+    """The recipe of a family of published checkpoints, for square inputs of `image_size` pixels.
+
+    Sources: PASSL configs ("vit", "vit_384"), DeiT and MAE evaluation code ("deit", "mae"), timm's AugReg
+    defaults ("augreg"). The short side is rounded down, as they do. Raises RequestError.
+    """
+    if name not in _PRESETS:
+        raise RequestError(f"no preprocessing preset {name!r}; choose one of {', '.join(PRESETS)}")
+    ratio, interpolation, (mean, std) = _PRESETS[name]
+    resize = None if ratio is None else image_size * ratio[0] // ratio[1]
+    return Preprocess(resize, image_size, interpolation, mean, std)
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read an image file as 8-bit RGB, upright (EXIF orientation applied), first frame if animated.
+
+    Transparency is laid over white: what a transparent pixel hides was never meant to be seen, and most such
+    pictures are drawn for a white page. 16-bit greys are scaled to 8 bits. Colour profiles are ignored, as in
+    the training pipelines. Raises ImageError, one line, for anything that cannot be read.
+    """
+    try:
+        return _decode(Path(path))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{path}: not an image in a known format ({', '.join(_readable())})") from None
+    except Exception as error:  # a damaged file can make a decoder raise nearly anything
+        reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+        raise ImageError(f"{path}: cannot be read as an image ({reason})") from None
+
+
+def _decode(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ImageError("is not a file" if path.exists() else "no such file")
+    with warnings.catch_warnings():
+        # Pillow warns from half its limit on (the limit itself still raises) and of odd metadata.
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=_readable()) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{image.width} x {image.height} pixels is more than is safe to read")
+            image.load()
+            try:
+                upright = ImageOps.exif_transpose(image)
+            except Exception:  # damaged metadata around sound pixels
+                upright = image.copy()
+            return _as_rgb(upright)
+
+
+def _readable() -> tuple[str, ...]:
+    Image.init()  # AVIF and a few others depend on how Pillow was built
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _as_rgb(image: Image.Image | np.ndarray) -> Image.Image:
+    """Any image -> 8-bit RGB."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(
+                f"an array of {image.dtype} {list(image.shape)} is not a picture; "
+                "pass uint8 [height, width, 3] in RGB order"
+            )
+        image = Image.fromarray(image)
+    if min(image.size) < 1:
+        raise ImageError("an image without pixels cannot be used")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no agreed range; save the picture with 8 or 16 bits")
+    if image.mode.startswith("I"):  # convert() would clip everything above 255 to white
+        grey = np.asarray(image).astype(np.float64)
+        scale = 257 if image.mode != "I" or grey.max() > 255 else 1
+        image = Image.fromarray(np.clip(np.rint(grey / scale), 0, 255).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        over = image.convert("RGBA")
+        white = Image.new("RGBA", over.size, "white")
+        return Image.alpha_composite(white, over).convert("RGB")
+    return image.convert("RGB")

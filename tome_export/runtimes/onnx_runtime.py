@@ -1,0 +1,103 @@
+"""ONNX Runtime, from the onnxruntime or onnxruntime-gpu package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tome_export.bundle import Bundle
+from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
+
+_ERRORS_ONLY = 3  # of ONNX Runtime's log severities
+_INSTALL = 'pip install "tome-export[onnx]"'
+
+
+def open_bundle(
+    bundle: Bundle,
+    *,
+    precision: str = "fp32",
+    device: str = "cpu",
+    threads: int | None = None,
+    onednn: bool = True,
+) -> OnnxRuntime:
+    """See `tome_export.runtimes.open_runtime`; `onednn` means nothing here."""
+    return OnnxRuntime(bundle, precision, device, threads)
+
+
+def probe() -> Probe:
+    """Import ONNX Runtime and say what it can do here."""
+    try:
+        onnxruntime = _onnxruntime()
+    except MissingExtraError as error:
+        return Probe("onnx", False, None, str(error))
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return Probe("onnx", True, onnxruntime.__version__, ", ".join(providers))
+
+
+class OnnxRuntime(Runtime):
+    """One session. On CUDA it is refused, not run on the CPU, if CUDA does not work."""
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None):
+        super().__init__(bundle, device)
+        kind, index = parse_device(device)
+        threads = check_threads(threads)
+        path = bundle.file(bundle.artifact("onnx", precision), ".onnx")
+        onnxruntime = _onnxruntime()
+        self.version = onnxruntime.__version__
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0  # 0: one per physical core
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if kind == "cuda":
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                raise RequestError(
+                    f"this ONNX Runtime has no CUDA, so there is no {device}; use "
+                    "--device cpu, or pip uninstall onnxruntime and "
+                    'pip install "tome-export[onnx-gpu]"'
+                )
+            # The CPU stays second for operators that only it has, such as shape arithmetic.
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:
+            raise BundleError(
+                f"ONNX Runtime cannot load {path.name} ({first_line(error)}); export the bundle again"
+            ) from error
+        if kind == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RequestError(
+                f"ONNX Runtime could not start {device} (its CUDA or cuDNN libraries are "
+                "missing or of another version); use --device cpu"
+            )
+        self._input_name = self._session.get_inputs()[0].name
+        self._output_names = [output.name for output in self._session.get_outputs()]
+        self._check_outputs(len(self._output_names))
+
+    def _run(self, image: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(self._output_names, {self._input_name: image})
+
+    def _close(self) -> None:
+        self._session = None
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise MissingExtraError(f"ONNX Runtime cannot be imported ({error}): {_INSTALL}") from None
+        raise MissingExtraError(f"the onnxruntime package is not installed: {_INSTALL}") from None
+    except Exception as error:  # a broken install can raise nearly anything
+        raise MissingExtraError(
+            f"ONNX Runtime is installed but cannot be imported ({first_line(error)}); "
+            f"reinstall it: {_INSTALL}"
+        ) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # Removing one of onnxruntime and onnxruntime-gpu takes the files of both and leaves an empty package.
+        raise MissingExtraError(f"ONNX Runtime is installed but empty; reinstall it: {_INSTALL}")
+    return onnxruntime

@@ -1,0 +1,51 @@
+"""Dygraph model -> Paddle inference model (`inference.json` and `inference.pdiparams`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+from tome_core.folding import folded
+from tome_export.errors import ConversionError
+
+INPUT = "image"
+OUTPUTS = ("logits", "sources")
+
+
+class ExportGraph(nn.Layer):
+    """What the exported graph computes: image, float32 [batch, 3, H, W] -> the asked-for outputs in order."""
+
+    def __init__(self, model: nn.Layer, outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.outputs = tuple(outputs)
+
+    def forward(self, image):
+        logits = self.model(image)
+        if self.outputs == ("logits",):
+            return logits
+        by_name = {"logits": logits, "sources": self.model.tome.source}
+        return tuple(by_name[name] for name in self.outputs)
+
+
+def save_inference_model(model: nn.Layer, outputs: Sequence[str], image_size: int, folder: Path) -> None:
+    """Trace a patched model with a dynamic batch and save it in `folder`. Raises ConversionError."""
+    graph = ExportGraph(model, outputs)
+    graph.eval()
+    spec = [InputSpec([None, 3, image_size, image_size], "float32", name=INPUT)]
+    # GPU builds would trace Linear to an operator that the ONNX converter does not know.
+    legacy_linear = {"FLAGS_use_legacy_linear": True}
+    try:
+        paddle.set_flags(legacy_linear)
+    except ValueError:  # Paddle before 3.3.1 has neither the flag nor the operator
+        pass
+    try:
+        with folded(model), paddle.no_grad():
+            traced = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
+            paddle.jit.save(traced, str(folder / "inference"))
+    except Exception as error:
+        raise ConversionError(f"tracing the model failed: {str(error).strip().splitlines()[-1]}") from error
