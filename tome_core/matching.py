@@ -78,11 +78,7 @@ def bipartite_soft_matching(
 
     index = np.arange(tokens)
     in_a, in_b = index % 2 == 0, index % 2 == 1
-    no_destination = in_a | (distill_token & (index == 1))
-    no_source = in_b | (class_token & (index == 0))
-
-    scores = _similarity(metric) + constant(_NEVER * no_destination, [1, 1, -1])
-    best = scores.max(-1) + constant(2 * _NEVER * no_source, [1, -1])
+    scores, best = _candidates(metric, class_token, distill_token)
     order = best.argsort(axis=-1, descending=True, stable=True)
     merged = F.one_hot(order[:, :r], tokens).sum(1)
 
@@ -102,6 +98,28 @@ def bipartite_soft_matching(
     if distill_token:
         return Match(label, (*unmerged[:1], *destinations[:1], *unmerged[1:], *destinations[1:]))
     return Match(label, (*unmerged, *destinations))
+
+
+def bipartite_margin(
+    metric: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False
+) -> paddle.Tensor:
+    """How far `bipartite_soft_matching` is from deciding otherwise, float32 [batch].
+
+    The smallest difference in similarity between a merged token's destination and its second best, and
+    between the last pair that merges and the first that does not. Infinite if there is nothing to decide.
+    """
+    tokens = metric.shape[1]
+    r = min(r, (tokens - class_token - distill_token) // 2)
+    if r <= 0:
+        return paddle.full([metric.shape[0]], float("inf"))
+    scores, best = _candidates(metric, class_token, distill_token)
+    ranked = best.sort(axis=-1, descending=True)
+    gaps = [ranked[:, r - 1] - ranked[:, r]]
+    if tokens > 3:
+        merged = best.argsort(axis=-1, descending=True, stable=True)[:, :r]
+        first, second = (scores.sort(axis=-1, descending=True)[:, :, place] for place in (0, 1))
+        gaps.append(paddle.take_along_axis(first - second, merged, axis=1).min(-1))
+    return paddle.stack(gaps).min(0)
 
 
 @paddle.jit.not_to_static
@@ -143,6 +161,16 @@ def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | No
     place = (1.0 - merged).cumsum(-1) - 1.0
     nearest = paddle.take_along_axis(place, scores.argmax(-1), axis=1, broadcast=False)
     return Match(paddle.where(merged > 0, nearest, place), tuple(range(tokens - r)))
+
+
+def _candidates(metric, class_token: bool, distill_token: bool):
+    """Scores [batch, tokens, tokens] that no forbidden destination wins, and the best of each row, in which
+    no forbidden source wins."""
+    index = np.arange(metric.shape[1])
+    no_destination = (index % 2 == 0) | (distill_token & (index == 1))
+    no_source = (index % 2 == 1) | (class_token & (index == 0))
+    scores = _similarity(metric) + constant(_NEVER * no_destination, [1, 1, -1])
+    return scores, scores.max(-1) + constant(2 * _NEVER * no_source, [1, -1])
 
 
 def _similarity(metric: paddle.Tensor) -> paddle.Tensor:

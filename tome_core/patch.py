@@ -17,7 +17,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from tome_core.errors import PatchError
-from tome_core.matching import bipartite_soft_matching
+from tome_core.matching import bipartite_margin, bipartite_soft_matching
 from tome_core.merging import merge_source, merge_wavg
 from tome_core.ops import fresh
 from tome_core.schedule import RSpec, Schedule, make_schedule
@@ -36,6 +36,7 @@ class ToMeState:
     schedule: Schedule = field(default_factory=lambda: Schedule((), (), 0))
     size: paddle.Tensor | None = None  # float32 [batch, tokens, 1]; None: every token is one patch
     source: paddle.Tensor | None = None  # int32 [batch, tokens of block 0]; None: nothing merged yet
+    margins: list[paddle.Tensor] | None = None  # set to [] to collect each merging block's decision margin
 
     @property
     def protected(self) -> int:
@@ -113,6 +114,8 @@ class _PatchedBlock:
         x = x + _scaled(self, 1, attended)
         if r > 0:
             match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token)
+            if state.margins is not None:
+                state.margins.append(bipartite_margin(metric, r, state.class_token, state.distill_token))
             x, state.size = merge_wavg(match, x, state.size)
             if state.trace_source:
                 state.source = merge_source(match, state.source)

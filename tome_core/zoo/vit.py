@@ -5,6 +5,8 @@ State-dict keys are those timm, PASSL and PaddleClas share. Linear weights are [
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -137,9 +139,18 @@ class VisionTransformer(nn.Layer):
         A `head0` layer in the file is added to the model, as PASSL's 224-pixel models have one.
         Raises CheckpointError if anything is missing, unexpected or mis-shaped; then nothing is loaded.
         """
-        from tome_core.checkpoints import load_weights, read_checkpoint
+        from tome_core.checkpoints import read_checkpoint
+        from tome_core.checkpoints.loading import load_weights
 
-        load_weights(self, read_checkpoint(f"{path}.pdparams").tensors)
+        tensors = read_checkpoint(f"{path}.pdparams").tensors
+        head0 = tensors.get("head0.weight")
+        adapted = self
+        if head0 is not None and not self.config.representation_size and head0.ndim == 2:
+            adapted = VisionTransformer(replace(self.config, representation_size=head0.shape[1]))
+        load_weights(adapted, tensors)
+        if adapted is not self:
+            self.config, self.head0, self.head = adapted.config, adapted.head0, adapted.head
+            self.set_state_dict(adapted.state_dict())
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
