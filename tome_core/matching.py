@@ -60,7 +60,7 @@ class Match:
 def bipartite_soft_matching(
     metric: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False
 ) -> Match:
-    """Match the r most similar pairs between alternating tokens (paper, section 3, "Bipartite Soft Matching").
+    """Match the r most similar pairs between alternating tokens (paper, section 3).
 
     metric: float [batch, tokens, channels]; similarity is the cosine between its rows.
     r: pairs to merge, limited to `(tokens - protected) // 2`.
@@ -72,8 +72,8 @@ def bipartite_soft_matching(
     class, distillation, unmerged, the rest of B. Ties go to the lower index.
     """
     tokens = metric.shape[1]
-    r = min(r, (tokens - class_token - distill_token) // 2)
-    if r <= 0:
+    r = _possible(r, tokens, class_token, distill_token)
+    if r == 0:
         return _identity(metric)
 
     index = np.arange(tokens)
@@ -109,8 +109,8 @@ def bipartite_margin(
     between the last pair that merges and the first that does not. Infinite if there is nothing to decide.
     """
     tokens = metric.shape[1]
-    r = min(r, (tokens - class_token - distill_token) // 2)
-    if r <= 0:
+    r = _possible(r, tokens, class_token, distill_token)
+    if r == 0:
         return paddle.full([metric.shape[0]], float("inf"))
     scores, best = _candidates(metric, class_token, distill_token)
     ranked = best.sort(axis=-1, descending=True)
@@ -127,7 +127,8 @@ def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
     """Merge every token into the most similar of every k-th one (paper, appendix D).
 
     metric: float [batch, tokens, channels]. Destinations are tokens k-1, 2k-1, ...; all others merge, the
-    incomplete group at the end included, so no token is lost. `k <= 1`, or fewer than k tokens: nothing merges.
+    incomplete group at the end included, so no token is lost. With `k <= 1`, or fewer than k tokens,
+    nothing merges.
     """
     tokens = metric.shape[1]
     index = np.arange(tokens)
@@ -163,6 +164,12 @@ def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | No
     return Match(paddle.where(merged > 0, nearest, place), tuple(range(tokens - r)))
 
 
+def _possible(r: int, tokens: int, class_token: bool, distill_token: bool) -> int:
+    """r limited to the tokens that may merge; 0 if no token may receive one."""
+    destinations = tokens // 2 - distill_token
+    return max(0, min(r, (tokens - class_token - distill_token) // 2)) if destinations > 0 else 0
+
+
 def _candidates(metric, class_token: bool, distill_token: bool):
     """Scores [batch, tokens, tokens] that no forbidden destination wins, and the best of each row, in which
     no forbidden source wins."""
@@ -195,5 +202,5 @@ def _earlier(counted: np.ndarray) -> paddle.Tensor:
 
 def _identity(metric: paddle.Tensor) -> Match:
     tokens = metric.shape[1]
-    label = paddle.zeros_like(metric[:, :, 0], dtype="float32") + constant(range(tokens), [1, -1])
+    label = constant(range(tokens), [1, -1]).expand([paddle.shape(metric)[0], tokens])
     return Match(label, tuple(range(tokens)))

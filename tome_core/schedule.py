@@ -41,7 +41,8 @@ def parse_r(r: RSpec, depth: int) -> tuple[int, ...]:
 
     `16` merges 16 tokens in every block. A list gives r per block and is padded with 0.
     A 2-tuple `(r, inflection)` changes linearly over the blocks with mean `r`: from
-    `r * (1 - inflection)` to `r * (1 + inflection)`, so -1 starts at `2 r` and ends at 0 (paper, section 4.1).
+    `r * (1 - inflection)` to `r * (1 + inflection)`, so -1 starts at `2 r` and ends at 0
+    (paper, section 4.1).
 
     Raises ScheduleError for negative or non-integer entries, a list longer than `depth`, an inflection
     outside [-1, 1].
@@ -103,12 +104,15 @@ def block_macs(tokens_in: int, tokens_out: int, embed_dim: int, hidden_dim: int)
 
 
 def model_macs(
-    schedule: Schedule, embed_dim: int, hidden_dim: int, patch_size: int, patches: int, num_classes: int
+    schedule: Schedule, embed_dim: int, hidden_dim: int, patch_size: int, patches: int, head_outputs: int
 ) -> Macs:
-    """Multiply-adds of one image through the whole model under `schedule`."""
+    """Multiply-adds of one image through the whole model under `schedule`.
+
+    head_outputs: classes, times two for a distilled model with its two heads.
+    """
     blocks = tuple(
         block_macs(before, after, embed_dim, hidden_dim)
         for before, after in zip(schedule.tokens[:-1], schedule.tokens[1:], strict=True)
     )
     patch_embedding = patches * embed_dim * 3 * patch_size * patch_size
-    return Macs(blocks, sum(blocks) + patch_embedding + embed_dim * num_classes)
+    return Macs(blocks, sum(blocks) + patch_embedding + embed_dim * head_outputs)

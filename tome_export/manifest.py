@@ -159,6 +159,7 @@ class Manifest:
     created: str
     labels: tuple[str, ...] | None = None
     parity: tuple[ParityResult, ...] = ()
+    parity_samples: tuple[str, ...] = ()  # names for `tome_export.samples.make_sample`
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.static import InputSpec
@@ -32,8 +34,13 @@ class ExportGraph(nn.Layer):
         return tuple(by_name[name] for name in self.outputs)
 
 
-def save_inference_model(model: nn.Layer, outputs: Sequence[str], image_size: int, folder: Path) -> None:
-    """Trace a patched model with a dynamic batch and save it in `folder`. Raises ConversionError."""
+def save_inference_model(
+    model: nn.Layer, outputs: Sequence[str], image_size: int, folder: Path, weights_folder: Path | None = None
+) -> None:
+    """Trace a patched model with a dynamic batch and save it in `folder`. Raises ConversionError.
+
+    weights_folder: also write each parameter of the graph there, for `tome_export.onnx`.
+    """
     graph = ExportGraph(model, outputs)
     graph.eval()
     spec = [InputSpec([None, 3, image_size, image_size], "float32", name=INPUT)]
@@ -47,5 +54,17 @@ def save_inference_model(model: nn.Layer, outputs: Sequence[str], image_size: in
         with folded(model), paddle.no_grad():
             traced = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
             paddle.jit.save(traced, str(folder / "inference"))
+            if weights_folder is not None:
+                _save_weights(model, weights_folder)
     except Exception as error:
         raise ConversionError(f"tracing the model failed: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _save_weights(model: nn.Layer, folder: Path) -> None:
+    """One .npy file a parameter, and `names.json`: name in the traced graph -> [state-dict key, file]."""
+    folder.mkdir()
+    names = {}
+    for index, (key, parameter) in enumerate(model.named_parameters()):
+        names[parameter.name] = [key, f"{index}.npy"]
+        np.save(folder / f"{index}.npy", parameter.numpy())
+    (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")

@@ -147,7 +147,7 @@ def test_a_schedule_cannot_be_changed():
 
 
 def vit_16_macs(schedule, dim):
-    return model_macs(schedule, dim, 4 * dim, patch_size=16, patches=196, num_classes=1000)
+    return model_macs(schedule, dim, 4 * dim, patch_size=16, patches=196, head_outputs=1000)
 
 
 @given(st.integers(1, 300), st.integers(0, 100), st.integers(1, 64), st.integers(1, 256))

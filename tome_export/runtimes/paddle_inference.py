@@ -123,6 +123,8 @@ def _on_cpu(threads: int | None, onednn: bool) -> Callable[[Any], None]:
         config.set_cpu_math_library_num_threads(threads or _usable_cpus())
         if onednn:
             config.enable_mkldnn()
+            # Keep the repacked weights of one batch size: by default each new size adds a copy of them all.
+            config.set_mkldnn_cache_capacity(1)
         else:
             config.disable_mkldnn()  # on by default in 3.x
 
