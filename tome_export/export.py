@@ -123,7 +123,7 @@ def export(
 
 
 def _release_memory() -> None:
-    """Give freed weights back to the system, so that the model and its runtimes are never resident at once."""
+    """Give freed weights back to the system: the model and its runtimes are never resident at once."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Paddle inference model -> ONNX, in a child process: the converter aborts the process it runs in on failure."""
+"""Paddle inference model -> ONNX, in a child process: on failure the converter aborts its process."""
 
 from __future__ import annotations
 

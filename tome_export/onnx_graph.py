@@ -1,8 +1,8 @@
 """Tidy the graph that paddle2onnx writes: fewer nodes, named outputs, one dynamic dimension.
 
 Works in place on an `onnx.ModelProto` whose weights are still graph inputs (`onnx_weights` puts them in), so
-that nothing here ever copies them. The first graph input is the image. Values are preserved exactly, except that a product with a
-reciprocal becomes a division, which rounds once instead of twice.
+that nothing here ever copies them. The first graph input is the image. Values are preserved exactly, except
+that a product with a reciprocal becomes a division, which rounds once instead of twice.
 """
 
 from __future__ import annotations

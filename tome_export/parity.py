@@ -62,7 +62,7 @@ def run_samples(name: str, bundle: Bundle, samples: Sequence[str]) -> dict[str, 
 def compare(
     output: str, found: np.ndarray, wanted: np.ndarray, *, runtime: str, against: str, precision: str
 ) -> ParityResult:
-    """Judge one output. Floats by the largest difference over the range of `wanted`; integers must be equal."""
+    """Judge one output: floats by the largest difference over the range of `wanted`, integers by equality."""
     figures: dict[str, Callable | float | None]
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         raise ParityError(
@@ -113,15 +113,15 @@ def require(results: Sequence[ParityResult]) -> None:
 
 
 def describe(result: ParityResult) -> str:
-    """One result in words, such as "onnx logits differ from dygraph by 0.31 of their range (allowed 1e-04)"."""
+    """One result in words: "onnx logits differ from dygraph by 0.31 of their range (allowed 1e-04)"."""
     if result.merge_agreement is not None:
         return (
             f"{result.runtime} {result.output} differ from {result.against} for "
             f"{result.max_rel:.2%} of the tokens"
         )
     return (
-        f"{result.runtime} {result.output} differ from {result.against} by {result.max_rel:.2g} of their range "
-        f"(allowed {result.tolerance:.0e}), {result.max_abs:.3g} absolute"
+        f"{result.runtime} {result.output} differ from {result.against} by {result.max_rel:.2g} of their "
+        f"range (allowed {result.tolerance:.0e}), {result.max_abs:.3g} absolute"
     )
 
 

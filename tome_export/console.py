@@ -1,0 +1,61 @@
+"""What the command line shows: aligned, sparse, the same on a terminal and in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+
+from tome_export.steps import Steps
+
+
+class ConsoleSteps(Steps):
+    """Shows a spinner for the step in progress on a terminal, and one line for each finished one."""
+
+    def __init__(self, stream: TextIO, titles: dict[str, str]) -> None:
+        super().__init__()
+        self._console = Console(file=stream, highlight=False)
+        self._titles = titles
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        title = self._titles.get(name, name)
+        start = time.perf_counter()
+        with super().__call__(name):
+            if self._console.is_terminal:
+                with self._console.status(f"{title} ..."):
+                    yield
+            else:
+                yield
+        seconds = time.perf_counter() - start
+        print(f"  {title:<44}{seconds:6.1f} s", file=self._console.file, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Rows as aligned columns, two spaces apart, indented by two; columns in `right` are right-aligned."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that fits: "12 B", "768.6 kB", "348.6 MB", "2.53 GB"."""
+    for unit, factor, digits in (("GB", 1e9, 2), ("MB", 1e6, 1), ("kB", 1e3, 1)):
+        if count >= factor:
+            return f"{count / factor:.{digits}f} {unit}"
+    return f"{count} B"
+
+
+def giga(count: int) -> str:
+    """Multiply-adds in billions: "17.56 G"."""
+    return f"{count / 1e9:.2f} G"
