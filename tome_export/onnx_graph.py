@@ -168,20 +168,27 @@ def _reciprocals_to_divisions(model: ModelProto) -> None:
 
 
 def _simplify_expand(model: ModelProto) -> None:
-    """Give Expand (the class token, once per image) a target shape that shape inference can follow.
+    """Give Expand (the special tokens, once per image) a target shape that shape inference can follow.
 
-    The converter takes the larger of the tensor's own shape and the target, which is the target already, and
-    turns the batch size into a scalar and back.
+    The converter takes the larger of the tensor's own shape and the target, though only the batch differs,
+    and turns the batch size into a scalar and back.
     """
-    producer = _producers(model)
-    weights = {value.name for value in model.graph.input[1:]}
+    producer, constants, shapes = _producers(model), _constants(model), _static_shapes(model)
     for expand in (node for node in model.graph.node if node.op_type == "Expand"):
+        own = shapes.get(expand.input[0], [None])
         larger = producer.get(expand.input[1])
-        if larger is None or larger.op_type != "Max" or expand.input[0] not in weights:
+        if None in own or own[0] != 1 or larger is None or larger.op_type != "Max":
             continue
         target = next((producer[name] for name in larger.input if producer[name].op_type == "Concat"), None)
-        if target is None:
+        if target is None or len(target.input) != len(own) or not constants.keys() >= {*target.input[1:]}:
             continue
+        asked = [constants[name].item() for name in target.input[1:]]
+        if any(size not in (-1, dim) for size, dim in zip(asked, own[1:], strict=True)):
+            continue
+        for index, size in enumerate(own[1:], start=1):
+            target.input[index] = f"{expand.output[0]}.dim{index}"
+            value = numpy_helper.from_array(np.asarray([size], np.int64), target.input[index])
+            model.graph.initializer.append(value)
         expand.input[1] = target.output[0]
         batch = producer.get(target.input[0])
         while batch is not None and batch.op_type in ("Squeeze", "Reshape", "Unsqueeze"):

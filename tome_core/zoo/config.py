@@ -22,6 +22,7 @@ class ViTConfig:
     num_classes: int = 1000
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    qk_scale: float | None = None  # of queries times keys; None: one over the root of the head's width
     epsilon: float = 1e-6
     distilled: bool = False  # a distillation token and a second head (DeiT)
     global_pool: bool = False  # mean of the patch tokens instead of the class token (MAE)
@@ -35,7 +36,8 @@ class ViTConfig:
         if self.image_size % self.patch_size:
             near = max(1, round(self.image_size / self.patch_size)) * self.patch_size
             raise ModelError(
-                f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}; try {near}"
+                f"image size {self.image_size} is not a multiple of the patch size {self.patch_size}; "
+                f"try {near}"
             )
         if self.embed_dim % self.num_heads:
             raise ModelError(f"{self.num_heads} heads do not divide the embedding width {self.embed_dim}")
@@ -75,6 +77,17 @@ _CONFIGS = {
         _named("vit", 16, _L, "vit_l16"),
         _named("vit", 32, _L, "vit_l32"),
         _named("vit", 14, _H, "vit_h14"),
+        # PaddleClas's ViT_small_patch16_224, which shares nothing but the name with everybody else's ViT-S.
+        _named(
+            "vit",
+            16,
+            (768, 8, 8),
+            "paddleclas_vit_s16",
+            mlp_ratio=3.0,
+            qkv_bias=False,
+            qk_scale=768**-0.5,
+            epsilon=1e-5,
+        ),
         _named("deit", 16, _TI, "deit_ti16"),
         _named("deit", 16, _S, "deit_s16"),
         _named("deit", 16, _B, "deit_b16"),

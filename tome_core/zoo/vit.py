@@ -1,6 +1,6 @@
 """Vision Transformer: ViT, DeiT (with or without distillation token) and MAE's classifier in one class.
 
-State-dict keys are those timm, PASSL and PaddleClas share. Linear weights are [in, out], as Paddle keeps them.
+State-dict keys are those timm, PASSL and PaddleClas share. Linear weights are [in, out], as in all of Paddle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Attention(nn.Layer):
         dim = config.embed_dim
         self.num_heads = config.num_heads
         self.head_dim = dim // config.num_heads
-        self.scale = self.head_dim**-0.5
+        self.scale = config.qk_scale or self.head_dim**-0.5
         self.qkv = _linear(dim, 3 * dim, bias=config.qkv_bias)
         self.proj = _linear(dim, dim)
 
@@ -71,9 +71,10 @@ class PatchEmbed(nn.Layer):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.proj = nn.Conv2D(3, config.embed_dim, config.patch_size, stride=config.patch_size)
+        self.shape = [0, config.embed_dim, config.patches]
 
     def forward(self, x):
-        return self.proj(x).flatten(2).transpose([0, 2, 1])
+        return self.proj(x).reshape(self.shape).transpose([0, 2, 1])
 
 
 class VisionTransformer(nn.Layer):
@@ -123,7 +124,7 @@ class VisionTransformer(nn.Layer):
         if self.config.distilled:
             special = paddle.concat([special, self.dist_token], axis=1)
         # Paddle rewrites x.shape[0] to a shape operator when tracing, but not inside a comprehension.
-        special = special.expand([x.shape[0], -1, -1])
+        special = special.expand([x.shape[0], special.shape[1], special.shape[2]])
         x = paddle.concat([special, x], axis=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
@@ -131,7 +132,7 @@ class VisionTransformer(nn.Layer):
 
     def pool(self, x):
         """Mean of the patch tokens, [batch, channels]."""
-        return x[:, self.config.protected :].mean(1)
+        return x[:, self.config.protected :].sum(1) / self.config.patches
 
     def load_pretrained(self, path: str) -> None:
         """Load `path` + ".pdparams", as PASSL's models do.
