@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import paddle
 from paddle import nn
 
-from tome_core.patch import _has
+from tome_core.structure import BlockParts, find_blocks
 
 
 @contextmanager
@@ -24,37 +24,41 @@ def folded(model: nn.Layer) -> Iterator[None]:
     """
     originals = []
     try:
-        for block, r in zip(model.blocks, model.tome.schedule.r, strict=True):
-            attn = block.attn
-            if _has(attn, "q_norm"):  # normalised queries and keys are no longer linear in the weights
+        for block, r in zip(find_blocks(model), model.tome.schedule.r, strict=True):
+            attn, parts = block.attn, block._tome_parts
+            # Normalised queries and keys are not linear in the weights; a layer that only looks like Linear
+            # (an adapter, a quantised one) computes more than its weight says.
+            if parts.qk_norm or type(attn.qkv) is not nn.Linear:
                 continue
             originals.append((attn, attn.qkv))
-            attn._tome_folded = attn.qkv.weight.shape[0]
-            attn.qkv = _fold(attn, with_metric=r > 0)
+            folded_qkv = _fold(attn.qkv, parts, with_metric=r > 0)
+            attn._tome_folded = attn.qkv.weight.shape[1] // 3
+            attn.qkv = folded_qkv
         yield
     finally:
         for attn, qkv in originals:
             attn.qkv = qkv
-            del attn._tome_folded
+            if hasattr(attn, "_tome_folded"):
+                del attn._tome_folded
 
 
 @paddle.no_grad()
-def _fold(attn: nn.Layer, with_metric: bool) -> nn.Linear:
-    weight, bias = attn.qkv.weight, attn.qkv.bias
-    linear = nn.Linear(weight.shape[0], 1, bias_attr=None if bias is not None else False)
-    linear.weight = _parameter(_fold_columns(weight, attn, with_metric))
+def _fold(qkv: nn.Linear, parts: BlockParts, with_metric: bool) -> nn.Linear:
+    bias = qkv.bias
+    linear = nn.Linear(qkv.weight.shape[0], 1, bias_attr=None if bias is not None else False)
+    linear.weight = _parameter(_fold_columns(qkv.weight, parts, with_metric))
     if bias is not None:
-        linear.bias = _parameter(_fold_columns(bias.unsqueeze(0), attn, with_metric).squeeze(0))
+        linear.bias = _parameter(_fold_columns(bias.unsqueeze(0), parts, with_metric).squeeze(0))
     return linear
 
 
-def _fold_columns(matrix, attn: nn.Layer, with_metric: bool):
+def _fold_columns(matrix, parts: BlockParts, with_metric: bool):
     """[rows, 3C] -> [rows, 3C (+ head width)]: queries scaled, mean of the keys over the heads appended."""
     q, k, v = matrix.split(3, axis=-1)
-    parts = [q * attn.scale, k, v]
+    columns = [q * parts.scale, k, v]
     if with_metric:
-        parts.append(k.reshape([matrix.shape[0], attn.num_heads, -1]).mean(1))
-    return paddle.concat(parts, axis=-1)
+        columns.append(k.reshape([matrix.shape[0], parts.num_heads, -1]).mean(1))
+    return paddle.concat(columns, axis=-1)
 
 
 def _parameter(value) -> paddle.Tensor:

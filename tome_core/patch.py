@@ -2,78 +2,151 @@
 
 `apply_patch` keeps the model object, its weights and its state-dict keys. It changes two classes in place:
 
-    the model   `r` becomes a property; every forward starts with fresh sizes; pooling is weighted by size
-    its blocks  attention is proportional to token size, and tokens merge between attention and MLP
+    the model   `r` becomes a property; every forward starts with fresh sizes
+    its blocks  attention is proportional to token size, and tokens merge between attention and MLP;
+                the last block hands on what the model needs to pool patches by their size
 
 A block that has nothing to merge and no sizes to respect runs its original forward, bit for bit.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
+from tome_core.attention import attend, is_folded, scaled
 from tome_core.errors import PatchError
-from tome_core.matching import bipartite_margin, bipartite_soft_matching
-from tome_core.merging import merge_source, merge_wavg
-from tome_core.ops import fresh
+from tome_core.faithful import check_block
+from tome_core.layout import Layout, measure_layout
+from tome_core.matching import Match, bipartite_margin, bipartite_soft_matching
+from tome_core.merging import merge_source, merge_wavg, unmerge
+from tome_core.ops import constant, fresh
 from tome_core.schedule import RSpec, Schedule, make_schedule
+from tome_core.structure import BlockParts, block_parts, find_blocks, has, image_shape, kind
 
 
 @dataclass
 class ToMeState:
-    """What a patched model and its blocks share. `size` and `source` belong to the forward in progress."""
+    """What a patched model and its blocks share.
 
-    class_token: bool
-    distill_token: bool
-    tokens: int  # entering block 0
+    `sizes` and `sources` belong to the latest forward: entry i enters block i, the last one leaves the model.
+    An entry per block, rather than one that changes, lets recomputation repeat a block in the backward pass.
+    """
+
+    layout: Layout
+    depth: int
     prop_attn: bool
     trace_source: bool
     r: RSpec = 0
     schedule: Schedule = field(default_factory=lambda: Schedule((), (), 0))
-    size: paddle.Tensor | None = None  # float32 [batch, tokens, 1]; None: every token is one patch
-    source: paddle.Tensor | None = None  # int32 [batch, tokens of block 0]; None: nothing merged yet
+    sizes: list[paddle.Tensor | None] = field(default_factory=list)
+    sources: list[paddle.Tensor | None] = field(default_factory=list)
     margins: list[paddle.Tensor] | None = None  # set to [] to collect each merging block's decision margin
 
     @property
+    def class_token(self) -> bool:
+        return self.layout.special > 0
+
+    @property
+    def distill_token(self) -> bool:
+        return self.layout.special > 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens entering block 0."""
+        return self.layout.tokens
+
+    @property
     def protected(self) -> int:
-        return self.class_token + self.distill_token
+        return self.layout.special
+
+    @property
+    def size(self) -> paddle.Tensor | None:
+        """float32 [batch, tokens left, 1]; None: every token is one patch."""
+        return self.sizes[-1] if self.sizes else None
+
+    @property
+    def source(self) -> paddle.Tensor | None:
+        """int32 [batch, tokens of block 0], the final group of each; None before a forward that traces it."""
+        return self.sources[-1] if self.sources else None
+
+    def start(self) -> None:
+        self.sizes, self.sources = [None] * (self.depth + 1), [None] * (self.depth + 1)
+
+    def __getstate__(self) -> dict:
+        """Copies leave out the tensors of a forward: Paddle cannot copy those that carry gradients."""
+        return {**self.__dict__, "sizes": [], "sources": [], "margins": None if self.margins is None else []}
 
 
-def apply_patch(model: nn.Layer, prop_attn: bool = True, trace_source: bool = False) -> nn.Layer:
+def apply_patch(
+    model: nn.Layer,
+    prop_attn: bool = True,
+    trace_source: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+) -> nn.Layer:
     """Patch `model` in place and return it; it merges nothing until `model.r` is set.
 
     prop_attn: add log(size) over the keys in attention (paper, section 3, equation 1). Right for supervised
     models off the shelf; MAE models that were not trained with Token Merging do better without.
     trace_source: keep `model.tome.source`, int32 [batch, tokens], the group each input token ended in.
+    image_size: height and width in pixels, for models that do not tell.
 
     Then `model.r = 16`, a list, or `(16, -1.0)`; see `tome_core.schedule.parse_r`. Patching again only
-    changes the options. Raises PatchError if the model's structure is not one this is faithful for.
+    changes the options. Any Vision Transformer of pre-norm blocks (`norm1`, `attn.qkv`, `attn.proj`, `norm2`,
+    `mlp`, with or without LayerScale, query and key norms, drop path) will do, of whatever class; what the
+    model does with its tokens is measured first. Raises PatchError, with the reason, if the patch would not
+    be faithful to the model; the model is then as it was.
     """
     if isinstance(model, _PatchedModel):
         model.tome.prop_attn, model.tome.trace_source = prop_attn, trace_source
         return model
-    _check(model)
-    model.tome = ToMeState(
-        class_token=_has(model, "cls_token"),
-        distill_token=_has(model, "dist_token"),
-        tokens=model.pos_embed.shape[1],
-        prop_attn=prop_attn,
-        trace_source=trace_source,
-    )
-    for index, block in enumerate(model.blocks):
-        block._tome, block._tome_index = model.tome, index
-        _mix(block, _PatchedBlock)
-    _mix(model, _PatchedModel)
+    try:
+        blocks, parts, layout = _examine(model, image_size)
+    except PatchError as error:
+        raise PatchError(f"cannot patch {type(model).__name__}: {error}") from error.__cause__
+    model.tome = ToMeState(layout, len(blocks), prop_attn, trace_source)
+    for index, (block, its_parts) in enumerate(zip(blocks, parts, strict=True)):
+        block._tome, block._tome_index, block._tome_parts = model.tome, index, its_parts
+        block.__class__ = _mixed(_PatchedBlock, type(block))
+    model.__class__ = _mixed(_PatchedModel, type(model))
     model.r = 0
     return model
 
 
+def _examine(model, image_size) -> tuple[tuple[nn.Layer, ...], list[BlockParts], Layout]:
+    if not isinstance(model, nn.Layer):
+        raise PatchError("it is not a paddle.nn.Layer")
+    if has(model, "tome") or has(model, "r") or has(model, "_tome_info"):
+        raise PatchError("it has an attribute tome or r already, as other Token Merging patches add")
+    if "forward" in vars(model):
+        raise PatchError("its forward is wrapped (to_static, recompute): patch the model before wrapping it")
+    blocks = find_blocks(model)
+    parts = []
+    for index, block in enumerate(blocks):
+        if isinstance(block, _PatchedBlock):
+            raise PatchError("its blocks are patched already, as part of another model")
+        parts.append(_of_block(index, block_parts, block))
+    layout = measure_layout(model, blocks, image_shape(model, image_size))
+    seen = set()
+    for index, (block, its_parts) in enumerate(zip(blocks, parts, strict=True)):
+        if kind(block) not in seen:
+            _of_block(index, check_block, block, its_parts, layout.tokens, layout.channels)
+            seen.add(kind(block))
+    return blocks, parts, layout
+
+
+def _of_block(index: int, examine, *arguments):
+    try:
+        return examine(*arguments)
+    except PatchError as error:
+        raise PatchError(f"block {index} {error}") from error.__cause__
+
+
 class _PatchedModel:
-    """Modifies a Vision Transformer: adds `r`, resets the token sizes, weights the pooling by size."""
+    """Modifies a Vision Transformer: adds `r`, resets the token sizes."""
 
     @property
     def r(self) -> RSpec:
@@ -82,93 +155,79 @@ class _PatchedModel:
     @r.setter
     def r(self, r: RSpec) -> None:
         state = self.tome
-        state.schedule = make_schedule(r, len(self.blocks), state.tokens, state.protected)
+        state.schedule = make_schedule(r, state.depth, state.tokens, state.protected)
         state.r = r
 
     def forward(self, x):
         state = self.tome
-        state.size = state.source = None
+        state.start()
         out = _original(self).forward(x)
         if state.trace_source and state.source is None:  # nothing merged: every token is its own group
-            state.source = paddle.arange(state.tokens, dtype="int32").expand([x.shape[0], -1])
+            identity = paddle.arange(state.tokens, dtype="int32")
+            state.sources = [identity.expand([x.shape[0], state.tokens])]
         return out
-
-    def pool(self, x):
-        state = self.tome
-        if state.size is None:
-            return _original(self).pool(x)
-        patches = state.tokens - state.protected
-        return (x * state.size)[:, state.protected :].sum(1) / patches
 
 
 class _PatchedBlock:
     """Modifies a pre-norm block: proportional attention, then merging, then the MLP."""
 
     def forward(self, x):
-        state = self._tome
-        r = state.schedule.r[self._tome_index]
-        size = state.size if state.prop_attn else None
-        if r == 0 and size is None and not _is_folded(self.attn):
-            return _original(self).forward(x)
-        attended, metric = _attention(self.attn, self.norm1(x), size, wants_metric=r > 0)
-        x = x + _scaled(self, 1, attended)
-        if r > 0:
-            match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token)
-            if state.margins is not None:
-                state.margins.append(bipartite_margin(metric, r, state.class_token, state.distill_token))
-            x, state.size = merge_wavg(match, x, state.size)
-            if state.trace_source:
-                state.source = merge_source(match, state.source)
-        return x + _scaled(self, 2, self.mlp(self.norm2(x)))
+        state, parts, index = self._tome, self._tome_parts, self._tome_index
+        _check_tokens(state, index, x)
+        r, size, source = state.schedule.r[index], state.sizes[index], state.sources[index]
+        if r == 0 and (size is None or not state.prop_attn) and not is_folded(self.attn):
+            x = _original(self).forward(x)
+        else:
+            wanted = size if state.prop_attn else None
+            attended, metric = attend(self.attn, parts, self.norm1(x), wanted, wants_metric=r > 0)
+            x = x + scaled(self, parts, 0, attended)
+            if r > 0:
+                x, size, source = _merge(state, r, metric, x, size, source)
+            x = x + scaled(self, parts, 1, self.mlp(self.norm2(x)))
+        _remember(state, index, size, source)
+        return x if index + 1 < state.depth else _for_readout(state.layout, x, size, source)
 
 
-def _attention(attn: nn.Layer, x, size, wants_metric: bool):
-    """Attention over tokens of different sizes; returns it with the merging metric (mean of the keys)."""
-    tokens, heads = x.shape[1], attn.num_heads
-    qkv = attn.qkv(x)
-    metric = None
-    if _is_folded(attn):
-        width = attn._tome_folded
-        parts = [width] * 3 + [qkv.shape[-1] - 3 * width] * wants_metric
-        q, k, v, *metric = qkv.split(parts, axis=-1)
-        metric = metric[0] if metric else None
-    else:
-        q, k, v = qkv.split(3, axis=-1)
-    by_head = [0, tokens, heads, q.shape[-1] // heads]
-    q, k, v = q.reshape(by_head), k.reshape(by_head), v.reshape(by_head)
-    if _has(attn, "q_norm"):
-        q, k = attn.q_norm(q), attn.k_norm(k)
-    if wants_metric and metric is None:
-        metric = k.mean(2)
-    if not _is_folded(attn):
-        q = q * attn.scale
-    scores = q.transpose([0, 2, 1, 3]).matmul(k.transpose([0, 2, 1, 3]), transpose_y=True)
-    if size is not None:
-        scores = scores + fresh(size).log().reshape([-1, 1, 1, tokens])
-    weights = _optional(attn, "attn_drop", F.softmax(scores, axis=-1))
-    x = weights.matmul(v.transpose([0, 2, 1, 3])).transpose([0, 2, 1, 3])
-    return _optional(attn, "proj_drop", attn.proj(x.reshape([0, tokens, -1]))), metric
+@paddle.jit.not_to_static
+def _merge(state: ToMeState, r: int, metric, x, size, source):
+    match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token)
+    if state.margins is not None:
+        state.margins.append(bipartite_margin(metric, r, state.class_token, state.distill_token))
+    x, size = merge_wavg(match, x, size)
+    if state.trace_source or state.layout.readout == "tokens":
+        source = merge_source(match, source)
+    return x, size, source
 
 
-def _scaled(block: nn.Layer, branch: int, x):
-    """What a block does to a branch before adding it: LayerScale under either of its names, drop path."""
-    x = _optional(block, f"ls{branch}", x)
-    gamma = getattr(block, f"gamma_{branch}", None)
-    if gamma is not None:
-        x = gamma * x
-    return _optional(block, f"drop_path{branch}", _optional(block, "drop_path", x))
+@paddle.jit.not_to_static
+def _for_readout(layout: Layout, x, size, source):
+    """Tokens from which the rest of the model computes what it would from every patch's own token.
+
+    A group counts as often as it has patches: `sum(x * size)`, and `sum(x * size) / patches` for a mean.
+    Where a model reads patch tokens in another way, each patch gets the token of its group.
+    """
+    if size is None or layout.readout == "special":
+        return x
+    left, patches = x.shape[1] - layout.special, layout.tokens - layout.special
+    if layout.readout == "tokens":
+        return unmerge(Match(source.astype("float32"), tuple(range(x.shape[1]))), x)
+    if layout.readout == "mean":  # the model divides by the tokens left
+        size = fresh(size) * constant([1.0] * layout.special + [left / patches] * left, [1, -1, 1])
+    return x * (size if size.dtype == x.dtype else size.astype(x.dtype))
 
 
-def _optional(layer: nn.Layer, name: str, x):
-    return getattr(layer, name)(x) if _has(layer, name) else x
+@paddle.jit.not_to_static
+def _check_tokens(state: ToMeState, index: int, x) -> None:
+    if x.shape[1] != state.schedule.tokens[index]:
+        raise PatchError(
+            f"the model was patched for {state.tokens} tokens; block {index} got {x.shape[1]}"
+            f" instead of {state.schedule.tokens[index]}: patch it at the image size it runs at"
+        )
 
 
-def _has(layer: nn.Layer, name: str) -> bool:
-    return getattr(layer, name, None) is not None
-
-
-def _is_folded(attn: nn.Layer) -> bool:
-    return hasattr(attn, "_tome_folded")
+@paddle.jit.not_to_static
+def _remember(state: ToMeState, index: int, size, source) -> None:
+    state.sizes[index + 1], state.sources[index + 1] = size, source
 
 
 def _original(layer: nn.Layer) -> super:
@@ -176,33 +235,7 @@ def _original(layer: nn.Layer) -> super:
     return super(type(layer).__bases__[0], layer)
 
 
-def _mix(layer: nn.Layer, patch: type) -> None:
-    """Put `patch` before the layer's own class."""
-    original = type(layer)
-    layer.__class__ = type(f"ToMe{original.__name__}", (patch, original), {"__doc__": patch.__doc__})
-
-
-def _check(model: nn.Layer) -> None:
-    name = type(model).__name__
-    missing = [part for part in ("blocks", "pos_embed") if not _has(model, part)]
-    if missing:
-        raise PatchError(f"cannot patch {name}: it has no {' and no '.join(missing)}")
-    for index, block in enumerate(model.blocks):
-        for path in (
-            "norm1",
-            "norm2",
-            "mlp",
-            "attn",
-            "attn.qkv",
-            "attn.proj",
-            "attn.num_heads",
-            "attn.scale",
-        ):
-            part = block
-            for step in path.split("."):
-                part = getattr(part, step, None)
-            if part is None:
-                raise PatchError(f"cannot patch {name}: block {index} has no {path}")
-        for bias in ("relative_position_bias_table", "rel_pos_bias", "relative_position_index"):
-            if _has(block.attn, bias):
-                raise PatchError(f"cannot patch {name}: attention with {bias} ties tokens to fixed positions")
+@functools.cache
+def _mixed(patch: type, original: type) -> type:
+    """A class with `patch` before the layer's own class."""
+    return type(f"ToMe{original.__name__}", (patch, original), {"__doc__": patch.__doc__})

@@ -48,7 +48,19 @@ def export_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to create.", show_default=False)] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Weights, .pdparams; without, random ones.", show_default=False)
+        str | None, typer.Option(help="Weights file; without, random ones.", show_default=False)
+    ] = None,
+    weights_layout: Annotated[
+        str | None, typer.Option(help="Origin of the weights file.", show_default="recognised")
+    ] = None,
+    reset_head: Annotated[
+        bool, typer.Option("--reset-head", help="New random head for another number of classes.")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Accept NaN and infinite weights.")
+    ] = False,
+    preprocess: Annotated[
+        str | None, typer.Option(help="Pre-processing preset.", show_default="of the weights' origin")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's")] = None,
     num_classes: Annotated[int | None, typer.Option(help="Classes.", show_default="the model's")] = None,
@@ -79,7 +91,8 @@ def export_command(
     with _session(debug) as session:
         from tome_export import views
         from tome_export.console import ConsoleSteps
-        from tome_export.export import ExportRequest, export
+        from tome_export.pipeline import run
+        from tome_export.request import ExportRequest
 
         if model is None or out is None:
             missing = "--model" if model is None else "--out"
@@ -90,6 +103,10 @@ def export_command(
             model,
             r=_parse_r(r, inflect),
             weights=weights,
+            weights_layout=weights_layout,
+            reset_head=reset_head,
+            allow_nonfinite=allow_nonfinite,
+            preprocess=preprocess,
             image_size=image_size,
             num_classes=num_classes,
             prop_attn=prop_attn,
@@ -100,7 +117,7 @@ def export_command(
             labels=_read_labels(labels),
         )
         steps = ConsoleSteps(session.stdout, TITLES)
-        bundle = export(request, out, force=force, steps=steps)
+        bundle = run(request, out, force=force, steps=steps)
         _print_summary(session, bundle, out, sum(steps.seconds.values()), views)
 
 
@@ -167,7 +184,8 @@ def models() -> None:
     """List the models that can be exported by name."""
     from tome_core.zoo.config import get_config, model_names
     from tome_export.console import giga, table
-    from tome_export.export import ExportRequest, macs
+    from tome_export.pipeline import macs
+    from tome_export.request import ExportRequest
 
     rows: list[tuple[object, ...]] = [
         ("model", "patch", "width", "depth", "heads", "tokens", "multiply-adds", "r = 16")
@@ -271,8 +289,12 @@ def _print_summary(session: Quiet, bundle, out: Path, seconds: float, views) -> 
     memory = f", {size(peak)} of memory at most" if peak else ""
     show(f"  {'total':<44}{seconds:6.1f} s{memory}\n")
     show(views.headline(manifest))
-    if manifest.weights.sha256 is None:
+    if manifest.weights.seed is not None:
         show("no --weights given: the parameters are random, so this bundle serves speed tests only")
+    else:
+        show(f"weights: {views.weights(manifest)}")
+    for note in manifest.weights.notes:
+        show(f"note: {note}")
     show(f"\n{where}\n{views.files(bundle)}")
     show(f"\nagreement with the Paddle model, largest difference\n{views.parity(manifest.parity)}")
     show("\nnext")

@@ -42,11 +42,14 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where the weights came from: a file (`sha256` of it) or a random initialisation (`seed`)."""
+    """Where the weights came from: a file (`sha256` of it, `layout` as recognised, `notes` on the loading), a
+    random initialisation (`seed`), or a model object."""
 
     source: str
     sha256: str | None = None
     seed: int | None = None
+    layout: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

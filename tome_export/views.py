@@ -22,9 +22,11 @@ def headline(manifest: Manifest) -> str:
 def weights(manifest: Manifest) -> str:
     """One line: where the weights came from."""
     origin = manifest.weights
-    if origin.sha256 is None:
+    if origin.seed is not None:
         return f"random, seed {origin.seed}: for speed tests only"
-    return f"{origin.source}, sha256 {origin.sha256[:12]}"
+    if origin.sha256 is None:
+        return origin.source
+    return f"{origin.source} ({origin.layout} layout), sha256 {origin.sha256[:12]}"
 
 
 def files(bundle: Bundle) -> str:

@@ -1,0 +1,132 @@
+"""The steps of an export, in order: a model becomes a bundle, which is proved before it gets its name."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tome_core.schedule import Schedule, make_schedule, model_macs
+from tome_core.zoo.config import ViTConfig
+from tome_export import manifest as m
+from tome_export.bundle import Bundle, BundleWriter
+from tome_export.onnx import convert_to_onnx
+from tome_export.preprocess import preset
+from tome_export.request import ExportRequest
+from tome_export.steps import Steps
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from tome_export.source import Source
+
+
+def export(
+    model: str | nn.Layer, out: str | Path, *, force: bool = False, steps: Steps | None = None, **options
+) -> Bundle:
+    """Export a named model, or a model object, to the folder `out`.
+
+    model: a name, see `tome-export models`; or a Paddle Vision Transformer, patched or not. An object is left
+    as it was; one that is patched keeps its `r` and options.
+    force: replace a bundle that is there already, once the new one is complete.
+    options: the other fields of `ExportRequest`, such as r, weights, formats, outputs.
+
+    Raises RequestError and its kin for what cannot be done, ConversionError, ParityError; then nothing
+    appears at `out`.
+    """
+    return run(ExportRequest(model, **options), out, force=force, steps=steps)
+
+
+def run(
+    request: ExportRequest, out: str | Path, *, force: bool = False, steps: Steps | None = None
+) -> Bundle:
+    """As `export`, for a request that has been checked."""
+    steps = steps or Steps()
+    with BundleWriter(out, force=force) as writer:
+        with steps("model"):
+            from tome_export.source import open_source
+
+            source = open_source(request)
+        with source:
+            draft = _manifest(request, source)
+            with steps("reference"):
+                from tome_export.reference import answer
+
+                reference = answer(source.model, request.outputs, draft.preprocess)
+            with steps("trace"):
+                from tome_export.trace import save_inference_model
+
+                weights_folder = writer.folder / "weights" if "onnx" in request.formats else None
+                size = source.config.image_size
+                save_inference_model(source.model, request.outputs, size, writer.folder, weights_folder)
+        del source
+        _release_memory()
+        artifacts = [m.Artifact("paddle", "fp32", {"inference.json": "", "inference.pdiparams": ""})]
+        if weights_folder is not None:
+            with steps("onnx"):
+                opset, files = convert_to_onnx(writer.folder, weights_folder, request.outputs, request.opset)
+            shutil.rmtree(weights_folder)
+            artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(files, ""), opset))
+        draft = replace(draft, artifacts=tuple(artifacts), parity_samples=reference.samples)
+        with steps("parity"):
+            from tome_export.parity import check_runtime, require
+
+            results = []
+            for artifact in artifacts:
+                bundle = Bundle(writer.folder, draft)
+                results += check_runtime(
+                    artifact.format, bundle, reference.samples, reference.outputs, against="dygraph"
+                )
+                _release_memory()
+            require(results)
+        with steps("write"):
+            return writer.commit(replace(draft, parity=tuple(results), created=m.utc_now()))
+
+
+def _release_memory() -> None:
+    """Give freed weights back to the system: the model and its runtimes are never resident at once."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _manifest(request: ExportRequest, source: Source) -> m.Manifest:
+    """The manifest as far as it is known before anything is written."""
+    config, state = source.config, source.model.tome
+    shapes = {"logits": ("float32", config.num_classes), "sources": ("int32", state.tokens)}
+    return m.Manifest(
+        model=m.ModelInfo(**{name: getattr(config, name) for name in m.ModelInfo.__annotations__}),
+        weights=source.weights,
+        tome=m.TomeInfo(
+            state.schedule.r, state.prop_attn, state.schedule.tokens, macs(config, state.schedule)
+        ),
+        inputs=(m.TensorInfo("image", "float32", (-1, 3, config.image_size, config.image_size)),),
+        outputs=tuple(m.TensorInfo(name, shapes[name][0], (-1, shapes[name][1])) for name in request.outputs),
+        preprocess=preset(request.preprocess or source.preprocess, config.image_size),
+        artifacts=(),
+        versions=m.Versions.installed(),
+        created=m.utc_now(),
+        labels=tuple(request.labels) if request.labels is not None else None,
+    )
+
+
+def macs(config: ViTConfig, schedule: Schedule) -> m.Macs:
+    """Multiply-adds per image without merging and under `schedule`."""
+    heads = 2 if config.distilled else 1
+    unmerged = make_schedule(0, config.depth, schedule.tokens[0], schedule.protected)
+    base, merged = (
+        model_macs(
+            each,
+            config.embed_dim,
+            config.hidden_dim,
+            config.patch_size,
+            config.patches,
+            heads * config.num_classes,
+        )
+        for each in (unmerged, schedule)
+    )
+    return m.Macs(base.total, merged.total, base.blocks, merged.blocks)

@@ -1,0 +1,104 @@
+"""What an export is asked to do, checked as far as that is possible without building a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tome_core.schedule import RSpec, Schedule, make_schedule
+from tome_core.zoo.config import ViTConfig, get_config
+from tome_export.errors import RequestError
+from tome_export.onnx import DEFAULT_OPSET, check_opset
+from tome_export.preprocess import PRESETS
+
+FORMATS = ("paddle", "onnx")
+OUTPUTS = ("logits", "sources")
+_OF_NAMED_MODELS = ("weights", "weights_layout", "image_size", "num_classes")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export and how.
+
+    model: a name from the zoo, or a model object, patched or not.
+    r: see `tome_core.schedule.parse_r`; None keeps a patched object's own, else 16.
+    weights: a weights file; None draws random parameters from `seed`, which serves speed tests only.
+    weights_layout: where the file comes from, if it is not to be recognised; see docs/checkpoints.md.
+    image_size, num_classes: None follows the file, else the name.
+    reset_head: put a new random head in place of the file's. allow_nonfinite: accept NaN and inf weights.
+    prop_attn: proportional attention; None keeps a patched object's own, else the family's default: off for
+    MAE, which was not trained with merging, on for the others.
+    preprocess: a preset's name; None follows the weights' origin.
+    outputs: "logits", and "sources" for the map from input tokens to final groups, int32 [batch, tokens].
+
+    Raises ModelError, ScheduleError, RequestError.
+    """
+
+    model: Any
+    r: RSpec | None = None
+    weights: str | Path | None = None
+    weights_layout: str | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    reset_head: bool = False
+    allow_nonfinite: bool = False
+    prop_attn: bool | None = None
+    preprocess: str | None = None
+    formats: Sequence[str] = FORMATS
+    outputs: Sequence[str] = ("logits",)
+    opset: int = DEFAULT_OPSET
+    seed: int = 0
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_named:
+            self.schedule()
+            if self.labels is not None and self.num_classes is None and self.weights is None:
+                self._check_labels(self.config.num_classes)
+        else:
+            given = [name for name in _OF_NAMED_MODELS if getattr(self, name) is not None]
+            if given:
+                raise RequestError(f"{', '.join(given)} goes with a model's name, not with a model object")
+        check_opset(self.opset)
+        _check_choice("format", self.formats, FORMATS)
+        _check_choice("output", self.outputs, OUTPUTS)
+        if "paddle" not in self.formats:
+            raise RequestError("ONNX is made from the Paddle model; ask for paddle,onnx or paddle")
+        if "logits" not in self.outputs:
+            raise RequestError("the outputs must include logits")
+        if self.preprocess is not None:
+            _check_choice("pre-processing preset", [self.preprocess], PRESETS)
+        if self.seed < 0:
+            raise RequestError(f"the seed must not be negative, got {self.seed}")
+        if self.num_classes is not None and self.labels is not None:
+            self._check_labels(self.num_classes)
+
+    @property
+    def is_named(self) -> bool:
+        return isinstance(self.model, str)
+
+    @property
+    def config(self) -> ViTConfig:
+        """The named model's configuration, before a weights file has its say."""
+        changes = {"image_size": self.image_size, "num_classes": self.num_classes}
+        return get_config(self.model, **{key: value for key, value in changes.items() if value is not None})
+
+    def schedule(self) -> Schedule:
+        """The named model's schedule."""
+        config = self.config
+        r = 16 if self.r is None else self.r
+        return make_schedule(r, config.depth, config.tokens, config.protected)
+
+    def _check_labels(self, classes: int) -> None:
+        if len(self.labels) != classes:
+            raise RequestError(f"{len(self.labels)} labels for {classes} classes")
+
+
+def _check_choice(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    for name in asked:
+        if name not in known:
+            raise RequestError(f"no {what} {name!r}; choose from {', '.join(known)}")
+    if not asked or len(set(asked)) != len(asked):
+        raise RequestError(f"name each {what} once, at least one of {', '.join(known)}")
