@@ -28,6 +28,7 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An exported bundle.
 _UsageError = typer.BadParameter.__bases__[0]  # Typer brings click's as its own and does not name it
 _VERDICTS = {True: "ok", False: "no", None: ""}
 TITLES = {
+    "download": "download the weights",
     "model": "build the model",
     "reference": "run it on the parity samples",
     "trace": "trace and save for Paddle Inference",
@@ -48,7 +49,15 @@ def export_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to create.", show_default=False)] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights file; without, random ones.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Weights: a file, https://..., or hf:owner/name[@revision][:file]; without, random ones.",
+            show_default=False,
+        ),
+    ] = None,
+    weights_sha256: Annotated[
+        str | None,
+        typer.Option(help="Their SHA-256; needed for a pickle from a URL.", show_default=False),
     ] = None,
     weights_layout: Annotated[
         str | None, typer.Option(help="Origin of the weights file.", show_default="recognised")
@@ -103,6 +112,7 @@ def export_command(
             model,
             r=_parse_r(r, inflect),
             weights=weights,
+            weights_sha256=weights_sha256,
             weights_layout=weights_layout,
             reset_head=reset_head,
             allow_nonfinite=allow_nonfinite,

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 
 from tome_export.steps import Steps
 
@@ -26,12 +28,22 @@ class ConsoleSteps(Steps):
         start = time.perf_counter()
         with super().__call__(name):
             if self._console.is_terminal:
-                with self._console.status(f"{title} ..."):
+                with self._spinner(title):
                     yield
             else:
                 yield
         seconds = time.perf_counter() - start
         print(f"  {title:<44}{seconds:6.1f} s", file=self._console.file, flush=True)
+
+    def _spinner(self, title: str) -> Live:
+        # Not Console.status: it would take over sys.stderr and show third parties' warnings.
+        return Live(
+            Spinner("dots", f"{title} ..."),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
 
 def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:

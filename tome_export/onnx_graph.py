@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 BATCH = "batch"
 _SMALL = 1024  # elements: constants worth reading as values
 _FOLDABLE = {"Less", "Cast", "Mul", "Add", "Sub", "Unsqueeze", "Reshape", "Transpose"}
+_FOLDABLE |= {"Squeeze", "Range", "Shape", "Concat"}
 
 
 def tidy(model: ModelProto, outputs: Sequence[str]) -> None:
@@ -168,19 +169,24 @@ def _reciprocals_to_divisions(model: ModelProto) -> None:
 
 
 def _simplify_expand(model: ModelProto) -> None:
-    """Give Expand (the special tokens, once per image) a target shape that shape inference can follow.
+    """Give Expand (of what every image begins with) a target shape that shape inference can follow.
 
     The converter takes the larger of the tensor's own shape and the target, though only the batch differs,
     and turns the batch size into a scalar and back.
     """
-    producer, constants, shapes = _producers(model), _constants(model), _static_shapes(model)
+    producer, constants = _producers(model), _constants(model)
+    shapes = _static_shapes(model) | {name: list(value.shape) for name, value in constants.items()}
     for expand in (node for node in model.graph.node if node.op_type == "Expand"):
         own = shapes.get(expand.input[0], [None])
         larger = producer.get(expand.input[1])
-        if None in own or own[0] != 1 or larger is None or larger.op_type != "Max":
+        if larger is None or larger.op_type != "Max":
             continue
-        target = next((producer[name] for name in larger.input if producer[name].op_type == "Concat"), None)
-        if target is None or len(target.input) != len(own) or not constants.keys() >= {*target.input[1:]}:
+        makers = [producer[name] for name in larger.input if name in producer]
+        target = next((node for node in makers if node.op_type == "Concat"), None)
+        if target is None or not constants.keys() >= {*target.input[1:]}:
+            continue
+        own = [1] * (len(target.input) - len(own)) + own
+        if None in own or own[0] != 1 or len(own) != len(target.input):
             continue
         asked = [constants[name].item() for name in target.input[1:]]
         if any(size not in (-1, dim) for size, dim in zip(asked, own[1:], strict=True)):

@@ -77,14 +77,14 @@ def compare(
     else:
         tolerance = TOLERANCE[precision]
         found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-        # NaN and inf are as wrong as can be, and JSON cannot hold them.
-        difference = np.nan_to_num(
-            np.abs(found - wanted), nan=np.finfo(np.float32).max, posinf=np.finfo(np.float32).max
-        )
-        max_abs = float(difference.max())
-        max_rel = max_abs / max(float(np.ptp(wanted)), 1e-30)
-        norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
-        cosine = np.nan_to_num((found * wanted).sum(-1) / np.maximum(norms, 1e-30), nan=-1.0)
+        with np.errstate(all="ignore"):
+            max_abs = float(np.abs(found - wanted).max())
+            max_rel = max_abs / max(float(np.ptp(wanted)), 1e-30)
+            norms = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
+            cosine = np.nan_to_num((found * wanted).sum(-1) / np.maximum(norms, 1e-30), nan=-1.0)
+        if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+            # As wrong as can be, on either side; and JSON cannot hold NaN.
+            max_abs = max_rel = float(np.finfo(np.float32).max)
         top1 = found.argmax(-1) == wanted.argmax(-1)
         figures = {
             "cosine_min": float(cosine.min()),

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from tome_core.schedule import Schedule, make_schedule, model_macs
 from tome_core.zoo.config import ViTConfig
 from tome_export import manifest as m
+from tome_export import staging
 from tome_export.bundle import Bundle, BundleWriter
+from tome_export.fetch import fetch
 from tome_export.onnx import convert_to_onnx
 from tome_export.preprocess import preset
 from tome_export.request import ExportRequest
@@ -47,10 +49,12 @@ def run(
     """As `export`, for a request that has been checked."""
     steps = steps or Steps()
     with BundleWriter(out, force=force) as writer:
+        weights = request.weights and fetch(request.weights, request.weights_sha256, steps)
         with steps("model"):
             from tome_export.source import open_source
 
-            source = open_source(request)
+            staging.renew_handlers()
+            source = open_source(request, weights)
         with source:
             draft = _manifest(request, source)
             with steps("reference"):

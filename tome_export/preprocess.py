@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from tome_export.errors import ImageError, RequestError
+from tome_export.resize_opencv import resize_bilinear
 
 MAX_PIXELS = 178_956_970
 """Largest picture read, in pixels (Pillow's own hard limit): a bigger one may be a decompression bomb."""
@@ -23,6 +24,8 @@ MAX_PIXELS = 178_956_970
 # An allow-list, because some of Pillow's other readers start programs (EPS runs Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_OPENCV = "bilinear-opencv"
+INTERPOLATIONS = (*_FILTERS, _OPENCV)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -32,7 +35,13 @@ _PRESETS = {
     "vit_384": (None, "bilinear", _HALF),
     "deit": ((256, 224), "bicubic", _IMAGENET),
     "augreg": ((10, 9), "bicubic", _HALF),
+    "augreg_384": ((1, 1), "bicubic", _HALF),
     "mae": ((256, 224), "bicubic", _IMAGENET),
+    "swag": ((1, 1), "bicubic", _IMAGENET),
+    "torchvision": ((256, 224), "bilinear", _IMAGENET),
+    "torchvision_l16": ((242, 224), "bilinear", _IMAGENET),
+    "paddleclas": ((256, 224), _OPENCV, _HALF),
+    "paddleclas_384": ((1, 1), _OPENCV, _HALF),
 }
 PRESETS = tuple(_PRESETS)
 
@@ -43,6 +52,10 @@ class Preprocess:
 
     resize: length of the short side in pixels, aspect kept; None resizes straight to `crop` x `crop`.
     crop: side of the square the model sees, in pixels.
+    interpolation: "bicubic" and "bilinear" are Pillow's filters (which smooth when they shrink), with
+    torchvision's rounding: the long side down, half a pixel of the crop's offset to the even side.
+    "bilinear-opencv" is `cv2.INTER_LINEAR` (which does not), with PaddleClas's rounding: the long side to the
+    nearest pixel, the offset down.
     Raises RequestError for values that contradict one another.
     """
 
@@ -57,8 +70,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         if self.crop < 1 or (self.resize is not None and self.resize < self.crop):
             raise RequestError(f"a crop of {self.crop} pixels does not fit a short side of {self.resize}")
-        if self.interpolation not in _FILTERS:
-            raise RequestError(f"interpolation {self.interpolation!r} is not one of {', '.join(_FILTERS)}")
+        if self.interpolation not in INTERPOLATIONS:
+            known = ", ".join(INTERPOLATIONS)
+            raise RequestError(f"interpolation {self.interpolation!r} is not one of {known}")
         if len(self.mean) != 3 or len(self.std) != 3:
             raise RequestError("mean and std each need three numbers, for R, G and B")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
@@ -81,29 +95,39 @@ class Preprocess:
         return batch
 
     def _square(self, image: Image.Image) -> Image.Image:
-        """Resize and centre crop, rounding as torchvision and paddle.vision do."""
-        method = _FILTERS[self.interpolation]
+        """Resize and centre crop."""
         if self.resize is None:
-            return image.resize((self.crop, self.crop), method)
+            return self._scale(image, (self.crop, self.crop))
+        opencv = self.interpolation == _OPENCV
         short, long = min(image.size), max(image.size)
-        long_to = self.resize * long // short
+        # Both as their origins compute them, in floating point or in integers.
+        long_to = round(long * (self.resize / short)) if opencv else self.resize * long // short
         if long_to * self.resize > MAX_PIXELS:
             raise ImageError(
                 f"an image of {image.width} x {image.height} pixels is too long and thin to "
                 f"resize to a short side of {self.resize}; crop it first"
             )
         size = (self.resize, long_to) if image.width <= image.height else (long_to, self.resize)
-        if size != image.size:
-            image = image.resize(size, method)
-        left, top = round((size[0] - self.crop) / 2), round((size[1] - self.crop) / 2)
+        image = self._scale(image, size)
+        excess = size[0] - self.crop, size[1] - self.crop
+        left, top = (each // 2 if opencv else round(each / 2) for each in excess)
         return image.crop((left, top, left + self.crop, top + self.crop))
+
+    def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        if size == image.size:
+            return image
+        if self.interpolation == _OPENCV:
+            return Image.fromarray(resize_bilinear(np.asarray(image), *size))
+        return image.resize(size, _FILTERS[self.interpolation])
 
 
 def preset(name: str, image_size: int) -> Preprocess:
     """The recipe of a family of published checkpoints, for square inputs of `image_size` pixels.
 
-    Sources: PASSL configs ("vit", "vit_384"), DeiT and MAE evaluation code ("deit", "mae"), timm's AugReg
-    defaults ("augreg"). The short side is rounded down, as they do. Raises RequestError.
+    Sources: PASSL configs ("vit", "vit_384"), DeiT and MAE evaluation code ("deit", "mae"; MAE does as "swag"
+    above 224 pixels), timm's AugReg defaults ("augreg", above 224 pixels "augreg_384"), SWAG ("swag"),
+    torchvision's ImageNet weights ("torchvision", ViT-L/16 "torchvision_l16"), PaddleClas configs
+    ("paddleclas", "paddleclas_384"). The short side is rounded down, as they do. Raises RequestError.
     """
     if name not in _PRESETS:
         raise RequestError(f"no preprocessing preset {name!r}; choose one of {', '.join(PRESETS)}")

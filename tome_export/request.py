@@ -10,12 +10,13 @@ from typing import Any
 from tome_core.schedule import RSpec, Schedule, make_schedule
 from tome_core.zoo.config import ViTConfig, get_config
 from tome_export.errors import RequestError
+from tome_export.fetch import check_address
 from tome_export.onnx import DEFAULT_OPSET, check_opset
 from tome_export.preprocess import PRESETS
 
 FORMATS = ("paddle", "onnx")
 OUTPUTS = ("logits", "sources")
-_OF_NAMED_MODELS = ("weights", "weights_layout", "image_size", "num_classes")
+_OF_NAMED_MODELS = ("weights", "weights_sha256", "weights_layout", "image_size", "num_classes")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class ExportRequest:
 
     model: a name from the zoo, or a model object, patched or not.
     r: see `tome_core.schedule.parse_r`; None keeps a patched object's own, else 16.
-    weights: a weights file; None draws random parameters from `seed`, which serves speed tests only.
+    weights: a file, `https://...` or `hf:owner/name[@revision][:file]`, see `tome_export.fetch`; None draws
+    random parameters from `seed`, which serves speed tests only.
+    weights_sha256: of that file, checked before it is read; required for pickles from a URL.
     weights_layout: where the file comes from, if it is not to be recognised; see docs/checkpoints.md.
     image_size, num_classes: None follows the file, else the name.
     reset_head: put a new random head in place of the file's. allow_nonfinite: accept NaN and inf weights.
@@ -39,6 +42,7 @@ class ExportRequest:
     model: Any
     r: RSpec | None = None
     weights: str | Path | None = None
+    weights_sha256: str | None = None
     weights_layout: str | None = None
     image_size: int | None = None
     num_classes: int | None = None
@@ -61,6 +65,10 @@ class ExportRequest:
             given = [name for name in _OF_NAMED_MODELS if getattr(self, name) is not None]
             if given:
                 raise RequestError(f"{', '.join(given)} goes with a model's name, not with a model object")
+        if self.weights is not None:
+            check_address(self.weights, self.weights_sha256)
+        elif self.weights_sha256 is not None:
+            raise RequestError("a sha256 was given for weights, but no weights; name them too")
         check_opset(self.opset)
         _check_choice("format", self.formats, FORMATS)
         _check_choice("output", self.outputs, OUTPUTS)

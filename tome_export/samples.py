@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from tome_export.errors import BundleError
 from tome_export.preprocess import Preprocess
 
 PHOTO, NOISE = "photo", "noise"
 
 
 def make_sample(name: str, preprocess: Preprocess) -> np.ndarray:
-    """float32 [3, H, W], normalised. name: "photo:SEED" or "noise:SEED"."""
+    """float32 [3, H, W], normalised. name: "photo:SEED" or "noise:SEED". Raises BundleError for another."""
     kind, _, seed = name.partition(":")
+    if kind not in (PHOTO, NOISE) or not seed.isdecimal():
+        raise BundleError(f"the manifest names a parity sample {name!r}, which this version does not know")
     rng = np.random.default_rng([int(seed), (PHOTO, NOISE).index(kind)])
     size = preprocess.crop
     if kind == NOISE:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from paddle import nn
 
 from tome_core.patch import apply_patch
 from tome_core.zoo.config import ViTConfig
 from tome_export.describe import describe
+from tome_export.fetch import Fetched, fetch
 from tome_export.manifest import WeightsInfo
 from tome_export.request import ExportRequest
 
@@ -42,11 +42,18 @@ class Source:
         self.model = None
 
 
-def open_source(request: ExportRequest) -> Source:
-    """Build or adopt the model. Raises ModelError, CheckpointError, PatchError, ScheduleError."""
+def open_source(request: ExportRequest, weights: Fetched | None = None) -> Source:
+    """Build or adopt the model.
+
+    weights: the request's, if they are fetched already.
+    Raises ModelError, CheckpointError, PatchError, ScheduleError, and what `fetch` raises.
+    """
     if not request.is_named:
         return _adopt(request)
-    source = _load(request) if request.weights is not None else _random(request)
+    if request.weights is None:
+        source = _random(request)
+    else:
+        source = _load(request, weights or fetch(request.weights, request.weights_sha256))
     prop_attn = source.config.family != "mae" if request.prop_attn is None else request.prop_attn
     apply_patch(source.model, prop_attn, trace_source="sources" in request.outputs)
     source.model.r = 16 if request.r is None else request.r
@@ -63,21 +70,19 @@ def _random(request: ExportRequest) -> Source:
     return Source(model, model.config, WeightsInfo("random", seed=request.seed), _preset(model.config))
 
 
-def _load(request: ExportRequest) -> Source:
+def _load(request: ExportRequest, fetched: Fetched) -> Source:
     from tome_core.checkpoints.loading import load_checkpoint
 
     loaded = load_checkpoint(
         request.model,
-        request.weights,
+        fetched.path,
         layout=request.weights_layout,
         image_size=request.image_size,
         num_classes=request.num_classes,
         reset_head=request.reset_head,
         allow_nonfinite=request.allow_nonfinite,
     )
-    weights = WeightsInfo(
-        Path(request.weights).name, sha256=loaded.sha256, layout=loaded.layout, notes=loaded.notes
-    )
+    weights = WeightsInfo(fetched.source, sha256=loaded.sha256, layout=loaded.layout, notes=loaded.notes)
     return Source(loaded.model, loaded.model.config, weights, loaded.preprocess)
 
 

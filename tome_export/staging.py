@@ -133,6 +133,15 @@ def terminate_as_exit() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def renew_handlers() -> None:
+    """Call after importing Paddle: its crash reporter takes SIGTERM from whoever handled it."""
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and callable(signal.getsignal(number)):
+                signal.signal(number, signal.getsignal(number))
+
+
 def _sync(path: Path) -> None:
     """Ask the system to put a file, or a folder's entries, on disk: a crash must not leave a finished name on
     unfinished contents. Folders cannot be synced everywhere."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tome_export.bundle import Bundle
+from tome_export.errors import BundleError
 from tome_export.manifest import ParityResult
 from tome_export.parity import check_runtime, require, run_samples
 from tome_export.steps import Steps
 
 
 def verify_bundle(folder: Path, steps: Steps | None = None) -> tuple[ParityResult, ...]:
-    """Raises BundleError for a changed file, ParityError for runtimes that disagree.
+    """Raises BundleError for a changed file or nothing to check, ParityError for runtimes that disagree.
 
     The first artifact's runtime is what the others are compared with, on the samples that the manifest names.
     """
@@ -19,6 +20,8 @@ def verify_bundle(folder: Path, steps: Steps | None = None) -> tuple[ParityResul
     bundle = Bundle.open(folder)
     with steps("hashes"):
         bundle.verify_hashes()
+    if not (bundle.manifest.artifacts and bundle.manifest.parity_samples):
+        raise BundleError(f"{folder}: its manifest names no model or no parity sample; export it again")
     first, *others = bundle.manifest.artifacts
     results: list[ParityResult] = []
     with steps("parity"):

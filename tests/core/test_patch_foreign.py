@@ -737,22 +737,6 @@ def test_another_number_of_tokens_than_the_schedule_was_made_for_is_an_error():
 # ---------------------------------------------------------------- PaddleClas itself
 
 
-@pytest.fixture(scope="module")
-def ppcls():
-    """PaddleClas's module of Vision Transformers, from the paddleclas package or a folder on the path."""
-    import importlib
-    import sys
-    from pathlib import Path
-
-    found = importlib.util.find_spec("paddleclas")
-    if found is not None and found.submodule_search_locations:
-        sys.path.append(str(Path(found.submodule_search_locations[0])))
-    try:
-        return importlib.import_module("ppcls.arch.backbone.model_zoo")
-    except Exception as error:
-        pytest.skip(f"PaddleClas cannot be imported ({type(error).__name__}: {error})")
-
-
 def paddleclas_model(ppcls, name, seed):
     import importlib
 

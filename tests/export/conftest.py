@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.export import tiny
+from tests.export import small, tiny
+from tome_export.bundle import Bundle
 from tome_export.quiet import quiet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,20 @@ def photos():
         Image.fromarray(load_sample_image("flower.jpg")),
         Image.open(hopper).convert("RGB"),
     ]
+
+
+@pytest.fixture(scope="session")
+def small_bundles(tmp_path_factory):
+    """(model, schedule) -> the bundle that the whole pipeline made of it; see `small.CASES`."""
+    folder = tmp_path_factory.mktemp("small")
+    small.export_all(folder)
+    return {case: Bundle.open(folder / "-".join(case)) for case in small.CASES}
+
+
+@pytest.fixture(scope="session")
+def details(photos):
+    """Twenty-one real pictures, parts of the three photographs."""
+    return small.details(photos)
 
 
 @pytest.fixture(scope="session")

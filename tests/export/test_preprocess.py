@@ -3,14 +3,17 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tome_export.errors import ImageError, RequestError
+from tome_export.manifest import Manifest
 from tome_export.preprocess import MAX_PIXELS, PRESETS, Preprocess, load_image, preset
 from tome_export.quiet import quiet
+from tome_export.resize_opencv import resize_bilinear
 
 
 def gradient(width, height):
@@ -35,29 +38,98 @@ def png_header(width, height):
     )
 
 
+HALF, IMAGENET = ([0.5] * 3, [0.5] * 3), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+# As the origins publish them: short side at 224 and 384 (None: resized straight to the square), filter,
+# (mean, deviation).
+PUBLISHED = {
+    "vit": (256, 438, "bicubic", HALF),
+    "vit_384": (None, None, "bilinear", HALF),
+    "deit": (256, 438, "bicubic", IMAGENET),
+    "mae": (256, 438, "bicubic", IMAGENET),
+    "augreg": (248, 426, "bicubic", HALF),
+    "augreg_384": (224, 384, "bicubic", HALF),
+    "swag": (224, 384, "bicubic", IMAGENET),
+    "torchvision": (256, 438, "bilinear", IMAGENET),
+    "torchvision_l16": (242, 414, "bilinear", IMAGENET),
+    "paddleclas": (256, 438, "opencv", HALF),
+    "paddleclas_384": (224, 384, "opencv", HALF),
+}
+
+
 @pytest.mark.parametrize("size", [224, 384])
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name in PRESETS if PUBLISHED[name][2] != "opencv"])
 def test_presets_agree_with_paddles_transforms(name, size, photos):
     with quiet():
         from paddle.vision import transforms as T
     recipe = preset(name, size)
-    short = {
-        "vit": {224: 256, 384: 438},
-        "deit": {224: 256, 384: 438},
-        "mae": {224: 256, 384: 438},
-        "augreg": {224: 248, 384: 426},
-        "vit_384": {224: None, 384: None},
-    }[name][size]
-    mean, std = {"deit": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}.get(
-        name.replace("mae", "deit"), ([0.5] * 3, [0.5] * 3)
-    )
-    method = "bilinear" if name == "vit_384" else "bicubic"
+    *shorts, method, (mean, std) = PUBLISHED[name]
+    short = shorts[size == 384]
     resize = T.Resize((size, size), method) if short is None else T.Resize(short, method)
     reference = T.Compose([resize, T.CenterCrop(size), T.ToTensor(), T.Normalize(mean, std)])
     batch = recipe.apply(photos)
     assert batch.shape == (3, 3, size, size) and batch.dtype == np.float32 and batch.flags.c_contiguous
     for image, ours in zip(photos, batch, strict=True):
         np.testing.assert_allclose(ours, reference(image).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [224, 384])
+@pytest.mark.parametrize("name", ["paddleclas", "paddleclas_384"])
+def test_paddleclas_presets_agree_with_opencv(name, size, photos):
+    """PaddleClas's ResizeImage, CropImage and NormalizeImage, on OpenCV itself."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    *shorts, _, (mean, std) = PUBLISHED[name]
+    # Beside the photographs, sizes at which rounding the long side or the offset otherwise would show.
+    odd = [Image.fromarray(gradient(w, h)) for w, h in ((301, 300), (333, 515), (1000, 999), (90, 61))]
+    batch = preset(name, size).apply([*photos, *odd])
+    for image, ours in zip([*photos, *odd], batch, strict=True):
+        ratio = shorts[size == 384] / min(image.size)
+        to = tuple(round(side * ratio) for side in image.size)
+        pixels = cv2.resize(np.asarray(image), to, interpolation=cv2.INTER_LINEAR)
+        left, top = (to[0] - size) // 2, (to[1] - size) // 2
+        pixels = pixels[top : top + size, left : left + size]
+        expected = (pixels.astype("f4") / 255 - np.float32(mean)) / np.float32(std)
+        np.testing.assert_allclose(ours, expected.transpose(2, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "name", "size"),
+    [
+        ("ViT_B_16", "IMAGENET1K_V1", "torchvision", 224),
+        ("ViT_L_16", "IMAGENET1K_V1", "torchvision_l16", 224),
+        ("ViT_B_16", "IMAGENET1K_SWAG_E2E_V1", "swag", 384),
+        ("ViT_B_16", "IMAGENET1K_SWAG_LINEAR_V1", "swag", 224),
+    ],
+)
+def test_presets_agree_with_what_torchvision_publishes(model, weights, name, size, photos):
+    pytest.importorskip("torch", reason="torch is not installed")
+    try:
+        from torchvision.models import vision_transformer
+    except Exception as error:  # a build for another torch fails with RuntimeError
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    transforms = getattr(vision_transformer, f"{model}_Weights")[weights].transforms()
+    for image, ours in zip(photos, preset(name, size).apply(photos), strict=True):
+        np.testing.assert_allclose(ours, transforms(image).numpy(), atol=1e-6)
+
+
+def test_opencvs_filter_is_repeated_bit_for_bit():
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        (height, width), to = rng.integers(1, 700, 2), tuple(map(int, rng.integers(1, 500, 2)))
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        ours = resize_bilinear(pixels, *to)
+        np.testing.assert_array_equal(ours, cv2.resize(pixels, to, interpolation=cv2.INTER_LINEAR))
+
+
+def test_opencvs_filter_by_hand():
+    """Centres of the target's pixels fall a quarter of a source pixel inside; at the ends values repeat."""
+    line = np.array([0, 100, 200], np.uint8)[None, :, None].repeat(3, 2)
+    expected = [0, 25, 75, 125, 175, 200]
+    np.testing.assert_array_equal(resize_bilinear(line, 6, 1)[0, :, 0], expected)
+    np.testing.assert_array_equal(resize_bilinear(line.transpose(1, 0, 2), 1, 6)[:, 0, 0], expected)
+    # Shrunk by three it takes every third pixel; a filter that smooths would mix in the neighbours.
+    nine = np.arange(9, dtype=np.uint8)[None, :, None].repeat(3, 2) * 20
+    np.testing.assert_array_equal(resize_bilinear(nine, 3, 1)[0, :, 0], [20, 80, 140])
 
 
 def test_values_by_hand():
@@ -120,6 +192,12 @@ def test_a_picture_too_thin_to_resize_is_refused_before_it_fills_memory():
 def test_contradictions_are_refused(wrong):
     with pytest.raises(RequestError):
         Preprocess(**wrong)
+
+
+def test_the_recipe_comes_back_from_a_manifest(tiny_bundle):
+    for name in PRESETS:
+        written = replace(tiny_bundle.manifest, preprocess=preset(name, 64))
+        assert Manifest.from_json(written.to_json()).preprocess == preset(name, 64)
 
 
 def test_unknown_preset():

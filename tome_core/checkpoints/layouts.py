@@ -104,7 +104,7 @@ def convert(
     if seen == "timm" and is_odd_small(changes):
         changes |= {"num_heads": 8, "qk_scale": 768**-0.5, "epsilon": 1e-5}
         found = "paddleclas" if order == PADDLE and layout is None else found
-    preprocess, notes = preprocess_of(found, family, changes)
+    preprocess, notes = preprocess_of(found, family, changes, asked=layout is not None)
     return Converted(
         layout=found,
         tensors=_float32(paddle_order(ours, order)),

@@ -68,15 +68,20 @@ ORIGINALS = {
     "timm, pre_logits": (timm_like(2, pre_logits=True), "timm", "augreg", {"representation_size": 24}),
     "DeiT distilled": (timm_like(3, distilled=True), "deit-distilled", "deit", {"distilled": True}),
     "MAE": (timm_like(4, pooled=True), "mae", "mae", {"global_pool": True}),
-    "torchvision": (torchvision_like(5), "torchvision", "deit", {}),
-    "torchvision 0.12": (torchvision_like(6, mlp=("linear_1", "linear_2")), "torchvision", "deit", {}),
+    "torchvision": (torchvision_like(5), "torchvision", "torchvision", {}),
+    "torchvision 0.12": (
+        torchvision_like(6, mlp=("linear_1", "linear_2")),
+        "torchvision",
+        "torchvision",
+        {},
+    ),
     "torchvision, pre_logits": (
         torchvision_like(7, pre_logits=True),
         "torchvision",
-        "deit",
+        "torchvision",
         {"representation_size": 48},
     ),
-    "SWAG": (torchvision_like(8, swag=True, mlp=("linear_1", "linear_2")), "swag", "deit", {}),
+    "SWAG": (torchvision_like(8, swag=True, mlp=("linear_1", "linear_2")), "swag", "swag", {}),
 }
 
 

@@ -1,8 +1,10 @@
 """PaddleClas's own classes, with random weights: ours compute the same. Needs the package paddleclas.
 
-Its declared dependencies clash with current numpy; put its folder on the path and install requests, six,
-PyYAML, opencv-python-headless and scikit-learn.
+Its declared dependencies clash with current numpy: `tests/conftest.py` says how to install it.
 """
+
+import importlib.util
+import sys
 
 import numpy as np
 import paddle
@@ -16,6 +18,9 @@ from tome_core.checkpoints.loading import load_checkpoint, load_weights
 
 from .foreign import CLASSES, DEPTH, HEADS, PATCH, SIZE, WIDTH
 
+found = importlib.util.find_spec("paddleclas")
+if found is not None and found.submodule_search_locations:
+    sys.path.append(found.submodule_search_locations[0])
 try:
     from ppcls.arch.backbone.model_zoo import distilled_vision_transformer as deit
     from ppcls.arch.backbone.model_zoo import vision_transformer as vit

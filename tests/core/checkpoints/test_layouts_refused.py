@@ -109,7 +109,7 @@ def test_a_layout_that_fits_decides_the_preprocessing():
     assert convert(tensors, family="mae").preprocess == "mae"
     assert convert(tensors, "mae").changes["global_pool"] is False
     assert convert(paddle_tensors(), family="deit").preprocess == "deit"
-    assert convert(torchvision_like().tensors, family="vit").preprocess == "deit"
+    assert convert(torchvision_like().tensors, family="vit").preprocess == "torchvision"
 
 
 # ---------------------------------------------------------------- other architectures
@@ -264,12 +264,15 @@ def test_the_odd_small_model_of_paddleclas_and_old_timm(order):
     assert convert(state | {"blocks.0.attn.qkv.bias": ones(2304)}).changes.keys().isdisjoint({"qk_scale"})
 
 
-def test_the_notes_say_where_a_preset_is_only_near():
+def test_the_notes_say_where_another_origin_looks_the_same():
+    assert any("--preprocess swag" in note for note in convert(torchvision_like().tensors).notes)
     swag = torchvision_like(swag=True, mlp=("linear_1", "linear_2")).tensors
-    assert any("SWAG" in note for note in convert(swag).notes)
-    assert any("bilinear" in note for note in convert(torchvision_like().tensors).notes)
-    assert any("OpenCV" in note for note in convert(paddle_tensors(), "paddleclas").notes)
-    assert convert(timm_like().tensors).notes == ()
+    assert convert(swag).notes == convert(timm_like().tensors).notes == ()
+    paddle_file = paddle_tensors()
+    assert any("--weights-layout paddleclas" in note for note in convert(paddle_file).notes)
+    assert not any("paddleclas" in note for note in convert(paddle_file, "passl").notes)
+    assert not any("paddleclas" in note for note in convert(paddle_file, family="deit").notes)
+    assert convert(paddle_tensors(representation_size=24)).notes == ()  # only PASSL has head0
 
 
 def test_converted_weights_build_a_model_that_runs():
