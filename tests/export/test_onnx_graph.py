@@ -206,6 +206,13 @@ def test_other_opsets_say_what_they_became_and_compute_the_same(opset, traced, t
     agrees_on_photographs(tmp_path / "inference.onnx", details)
 
 
+def test_an_opset_that_is_too_low_is_raised_and_the_record_says_so(traced, tmp_path, details):
+    """Past `check_opset`, which refuses it: the converter chooses another without asking."""
+    written, _ = convert(traced, tmp_path, opset=7)
+    assert written == opset_of(onnx.load(tmp_path / "inference.onnx")) > 7
+    agrees_on_photographs(tmp_path / "inference.onnx", details)
+
+
 def agrees_on_photographs(path, details):
     from tome_export.preprocess import preset
 
