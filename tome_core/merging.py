@@ -53,7 +53,7 @@ def merge_source(match: Match, source: paddle.Tensor | None = None) -> paddle.Te
     group = match.group.astype("int32")
     if source is None:
         return group
-    return paddle.take_along_axis(group, source.astype("int64"), axis=1, broadcast=False)
+    return paddle.take_along_axis(group, source, axis=1, broadcast=False)
 
 
 @paddle.jit.not_to_static

@@ -33,6 +33,7 @@ def tidy(model: ModelProto, outputs: Sequence[str]) -> None:
     _reciprocals_to_divisions(model)
     _simplify_expand(model)
     _merge_equal(model)
+    _share_equal_nodes(model)
     _drop_unused(model)
     _rename_outputs(model, outputs)
     _name_batch(model)
@@ -213,6 +214,25 @@ def _merge_equal(model: ModelProto) -> None:
     for node in model.graph.node:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
+
+
+def _share_equal_nodes(model: ModelProto) -> None:
+    """Compute once what is computed twice: the same operator with the same settings on the same inputs."""
+    first: dict[tuple, NodeProto] = {}
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+        settings = tuple(sorted(attribute.SerializeToString() for attribute in node.attribute))
+        twin = first.setdefault((node.op_type, *node.input, settings), node)
+        if twin is node or len(twin.output) != len(node.output):
+            kept.append(node)
+        else:
+            renamed.update(zip(node.output, twin.output, strict=True))
+    _replace_nodes(model, kept)
+    for output in model.graph.output:
+        output.name = renamed.get(output.name, output.name)
 
 
 def _drop_unused(model: ModelProto) -> None:
