@@ -1,7 +1,8 @@
 """Compare running times on a noisy machine: contenders take turns, and each round gives one ratio.
 
-A slow spell then hits all contenders of a round alike. What is reported is the median of the rounds' ratios
-and their quartiles; the milliseconds are for orientation only.
+A slow spell then hits all contenders of a round alike. Each turn begins with a run that is not timed: the
+threads of the engine before still spin for some milliseconds, and caches hold its weights. What is reported
+is the median of the rounds' ratios and their quartiles; the milliseconds are for orientation only.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ class Timing:
         return f"{self.milliseconds:8.1f} ms   {self.ratio:5.2f}x  ({self.low:.2f} to {self.high:.2f})"
 
 
-def interleave(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Time each contender once a round, in turns; the first is the baseline."""
+def interleave(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 3
+) -> dict[str, Timing]:
+    """Time each contender once a round, in turns, over `repeats` runs; the first is the baseline."""
     for run in contenders.values():
         run()
         run()
     seconds = np.empty((rounds, len(contenders)))
     for row in seconds:
         for column, run in enumerate(contenders.values()):
-            start = time.perf_counter()
             run()
-            row[column] = time.perf_counter() - start
+            start = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            row[column] = (time.perf_counter() - start) / repeats
     ratios = seconds[:, :1] / seconds
     low, middle, high = np.percentile(ratios, (25, 50, 75), axis=0)
     typical = np.median(seconds, axis=0) * 1e3

@@ -39,9 +39,10 @@ class IndexMatch:
 
 
 @paddle.jit.not_to_static
-def index_match(metric, r, class_token=True, distill_token=False) -> IndexMatch:
+def index_match(metric, r, class_token=True, distill_token=False, unit_length=False) -> IndexMatch:
     tokens = metric.shape[1]
-    metric = metric * ((metric * metric).sum(-1, keepdim=True) + 1e-30).rsqrt()
+    if not unit_length:
+        metric = metric * ((metric * metric).sum(-1, keepdim=True) + 1e-30).rsqrt()
     scores = metric[:, ::2].matmul(metric[:, 1::2], transpose_y=True)
     in_a = (tokens + 1) // 2
     best = scores.max(-1) + constant([-8.0] + [0.0] * (in_a - 1), [1, -1])
@@ -93,9 +94,9 @@ def gather_merge(match: IndexMatch, x, size=None):
 
 
 @paddle.jit.not_to_static
-def split_match(metric, r, class_token=True, distill_token=False) -> matching.Match:
+def split_match(metric, r, class_token=True, distill_token=False, unit_length=False) -> matching.Match:
     """As the product's, but on even and odd tokens sliced apart: a quarter of the scores, more operators."""
-    found = index_match(metric, r)
+    found = index_match(metric, r, unit_length=unit_length)
     tokens = metric.shape[1]
     in_a = (tokens + 1) // 2
     merged = paddle.nn.functional.one_hot(found.source, in_a)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import nn
 
-from tome_core.ops import fresh
+from tome_core.ops import constant, fresh
 from tome_core.structure import BlockParts
 
 
@@ -14,7 +14,7 @@ def attend(attn: nn.Layer, parts: BlockParts, x, size, wants_metric: bool):
 
     x: [batch, tokens, channels], normalised. size: float32 [batch, tokens, 1] or None for all equal.
     Returns ([batch, tokens, channels], metric): the mean over heads of the keys as attention uses them,
-    [batch, tokens, channels of a head], or None.
+    [batch, tokens, channels of a head], or None. A folded attention returns it mirrored and of unit length.
     """
     tokens, heads = x.shape[1], parts.num_heads
     qkv = attn.qkv(x)
@@ -23,7 +23,7 @@ def attend(attn: nn.Layer, parts: BlockParts, x, size, wants_metric: bool):
         width = attn._tome_folded
         widths = [width] * 3 + [qkv.shape[-1] - 3 * width] * wants_metric
         q, k, v, *metric = qkv.split(widths, axis=-1)
-        metric = metric[0] if metric else None
+        metric = _direction(metric[0]) if metric else None
     else:
         q, k, v = qkv.split(3, axis=-1)
     by_head = [0, tokens, heads, q.shape[-1] // heads]
@@ -51,6 +51,13 @@ def scaled(block: nn.Layer, parts: BlockParts, branch: int, x):
         scale = getattr(block, name)
         x = scale(x) if isinstance(scale, nn.Layer) else scale * x
     return _through(block, parts.drop_path[branch], x)
+
+
+def _direction(mirrored):
+    """[m, -m] scaled to unit length. Its mean is zero, so LayerNorm does it: one operator instead of six."""
+    width = mirrored.shape[-1]
+    scale, shift = constant([width**-0.5] * width, [-1]), constant([0] * width, [-1])
+    return F.layer_norm(mirrored, [width], scale, shift, epsilon=1e-12)
 
 
 def is_folded(attn: nn.Layer) -> bool:

@@ -53,11 +53,12 @@ def _fold(qkv: nn.Linear, parts: BlockParts, with_metric: bool) -> nn.Linear:
 
 
 def _fold_columns(matrix, parts: BlockParts, with_metric: bool):
-    """[rows, 3C] -> [rows, 3C (+ head width)]: queries scaled, mean of the keys over the heads appended."""
+    """[rows, 3C] -> [rows, 3C (+ twice a head)]: queries scaled, plus and minus the mean key appended."""
     q, k, v = matrix.split(3, axis=-1)
     columns = [q * parts.scale, k, v]
     if with_metric:
-        columns.append(k.reshape([matrix.shape[0], parts.num_heads, -1]).mean(1))
+        metric = k.reshape([matrix.shape[0], parts.num_heads, -1]).mean(1)
+        columns += [metric, -metric]
     return paddle.concat(columns, axis=-1)
 
 

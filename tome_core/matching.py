@@ -58,13 +58,18 @@ class Match:
 
 @paddle.jit.not_to_static
 def bipartite_soft_matching(
-    metric: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False
+    metric: paddle.Tensor,
+    r: int,
+    class_token: bool = False,
+    distill_token: bool = False,
+    unit_length: bool = False,
 ) -> Match:
     """Match the r most similar pairs between alternating tokens (paper, section 3).
 
     metric: float [batch, tokens, channels]; similarity is the cosine between its rows.
     r: pairs to merge, limited to `(tokens - protected) // 2`.
     class_token: token 0 is never merged away. distill_token: token 1 never receives another token.
+    unit_length: the rows of `metric` have length 1 already.
 
     Set A is the even tokens, B the odd ones. Each A token points to its most similar B token; the r best
     pairs merge. Output order: the unmerged A tokens, then all B tokens. The unmerged keep their order if
@@ -78,7 +83,7 @@ def bipartite_soft_matching(
 
     index = np.arange(tokens)
     in_a, in_b = index % 2 == 0, index % 2 == 1
-    scores, best = _candidates(metric, class_token, distill_token)
+    scores, best = _candidates(metric, class_token, distill_token, unit_length)
     order = best.argsort(axis=-1, descending=True, stable=True)
     merged = F.one_hot(order[:, :r], tokens).sum(1)
 
@@ -170,14 +175,17 @@ def _possible(r: int, tokens: int, class_token: bool, distill_token: bool) -> in
     return max(0, min(r, (tokens - class_token - distill_token) // 2)) if destinations > 0 else 0
 
 
-def _candidates(metric, class_token: bool, distill_token: bool):
-    """Scores [batch, tokens, tokens] that no forbidden destination wins, and the best of each row, in which
-    no forbidden source wins."""
+def _candidates(metric, class_token: bool, distill_token: bool, unit_length: bool = False):
+    """Scores [batch, tokens, tokens] that no forbidden destination wins in its row, and no forbidden source
+    among the rows; and the best of each row."""
     index = np.arange(metric.shape[1])
     no_destination = (index % 2 == 0) | (distill_token & (index == 1))
     no_source = (index % 2 == 1) | (class_token & (index == 0))
-    scores = _similarity(metric) + constant(_NEVER * no_destination, [1, 1, -1])
-    return scores, scores.max(-1) + constant(2 * _NEVER * no_source, [1, -1])
+    similarity = metric.matmul(metric, transpose_y=True) if unit_length else _similarity(metric)
+    # A sum of two vectors, so that the mask is not written into the graph; runtimes fold it when they load.
+    mask = constant(_NEVER * no_destination, [1, 1, -1]) + constant(2 * _NEVER * no_source, [1, -1, 1])
+    scores = similarity + mask
+    return scores, scores.max(-1)
 
 
 def _similarity(metric: paddle.Tensor) -> paddle.Tensor:

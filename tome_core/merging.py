@@ -36,11 +36,15 @@ def merge_wavg(
     Returns the merged tokens and their sizes, [batch, tokens_out, channels] in the dtype of x and
     [batch, tokens_out, 1] in float32 (float64 if x is), whatever precision the tokens have.
     """
-    weights = match.matrix.astype("float64") if x.dtype == paddle.float64 else match.matrix
-    if size is not None:
-        weights = weights * size.reshape([-1, 1, match.tokens_in]).astype(weights.dtype)
-    merged_size = weights.sum(-1, keepdim=True)
-    return (weights * fresh(merged_size).reciprocal()).astype(x.dtype).matmul(x), merged_size
+    matrix = match.matrix.astype("float64") if x.dtype == paddle.float64 else match.matrix
+    if size is None:
+        merged_size = matrix.sum(-1, keepdim=True)
+        weights = matrix * fresh(merged_size).reciprocal()  # others may read the matrix: see `fresh`
+    else:
+        shares = matrix * size.reshape([-1, 1, match.tokens_in]).astype(matrix.dtype)
+        merged_size = shares.sum(-1, keepdim=True)
+        weights = shares / merged_size
+    return weights.astype(x.dtype).matmul(x), merged_size
 
 
 @paddle.jit.not_to_static

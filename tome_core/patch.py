@@ -182,15 +182,15 @@ class _PatchedBlock:
             attended, metric = attend(self.attn, parts, self.norm1(x), wanted, wants_metric=r > 0)
             x = x + scaled(self, parts, 0, attended)
             if r > 0:
-                x, size, source = _merge(state, r, metric, x, size, source)
+                x, size, source = _merge(state, r, metric, x, size, source, is_folded(self.attn))
             x = x + scaled(self, parts, 1, self.mlp(self.norm2(x)))
         _remember(state, index, size, source)
         return x if index + 1 < state.depth else _for_readout(state.layout, x, size, source)
 
 
 @paddle.jit.not_to_static
-def _merge(state: ToMeState, r: int, metric, x, size, source):
-    match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token)
+def _merge(state: ToMeState, r: int, metric, x, size, source, unit_length: bool):
+    match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token, unit_length)
     if state.margins is not None:
         state.margins.append(bipartite_margin(metric, r, state.class_token, state.distill_token))
     x, size = merge_wavg(match, x, size)
