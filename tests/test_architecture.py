@@ -13,10 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("paddle", "onnxruntime", "onnx", "paddle2onnx")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
-    "bundle", "doctor", "errors", "manifest", "parity", "predict", "preprocess", "quiet", "samples",
-    "staging", "steps", "strict_json", "verify", "views", "console",
+    "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
+    "staging", "steps", "strict_json", "views", "console", "parity.decisions", "parity.figures",
+    "parity.following", "parity.inputs", "parity.judge", "parity.limits", "parity.recipe", "parity.result",
+    "parity.samples", "parity.stages", "parity.verify",
 ]  # fmt: skip
-MODEL_FREE = {"tome_core.errors"}
+MODEL_FREE = {"tome_core.errors", "tome_core.schedule"}
 
 
 def modules(package):
@@ -35,7 +37,10 @@ FILES = {**CORE, **EXPORT}
 # Nothing happens in these without an engine, and only functions import them.
 HEAVY = {
     f"tome_export.{name}"
-    for name in ("describe", "onnx_graph", "onnx_weights", "reference", "source", "trace")
+    for name in (
+        *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
+        *("parity.dygraph", "parity.rebuild"),
+    )
 }
 LIGHT = ["tome_core", *(name for name in EXPORT if name not in HEAVY)]
 

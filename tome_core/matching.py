@@ -76,15 +76,45 @@ def bipartite_soft_matching(
     there is a class token and else come in descending similarity. With a distillation token the order is
     class, distillation, unmerged, the rest of B. Ties go to the lower index.
     """
-    tokens = metric.shape[1]
-    r = _possible(r, tokens, class_token, distill_token)
+    r = mergeable(r, metric.shape[1], class_token, distill_token)
     if r == 0:
         return _identity(metric)
+    return select(
+        candidate_scores(metric, class_token, distill_token, unit_length), r, class_token, distill_token
+    )
 
+
+def mergeable(r: int, tokens: int, class_token: bool, distill_token: bool) -> int:
+    """r limited to the tokens that may merge; 0 if no token may receive one."""
+    destinations = tokens // 2 - distill_token
+    return max(0, min(r, (tokens - class_token - distill_token) // 2)) if destinations > 0 else 0
+
+
+@paddle.jit.not_to_static
+def candidate_scores(
+    metric: paddle.Tensor, class_token: bool = False, distill_token: bool = False, unit_length: bool = False
+) -> paddle.Tensor:
+    """Similarity of every source (row) with every destination (column), float32 [batch, tokens, tokens].
+
+    Arguments as `bipartite_soft_matching`. Allowed pairs have their cosine, within [-1, 1]. A forbidden
+    destination is 4 lower, so that it wins in no row; a forbidden source 8 lower, so that it is never ranked.
+    """
+    index = np.arange(metric.shape[1])
+    no_destination = (index % 2 == 0) | (distill_token & (index == 1))
+    no_source = (index % 2 == 1) | (class_token & (index == 0))
+    similarity = metric.matmul(metric, transpose_y=True) if unit_length else _similarity(metric)
+    # A sum of two vectors, so that the mask is not written into the graph; runtimes fold it when they load.
+    mask = constant(_NEVER * no_destination, [1, 1, -1]) + constant(2 * _NEVER * no_source, [1, -1, 1])
+    return similarity + mask
+
+
+@paddle.jit.not_to_static
+def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False) -> Match:
+    """The match that `bipartite_soft_matching` makes of its scores; r as `mergeable` limits it, above 0."""
+    tokens = scores.shape[1]
     index = np.arange(tokens)
     in_a, in_b = index % 2 == 0, index % 2 == 1
-    scores, best = _candidates(metric, class_token, distill_token, unit_length)
-    order = best.argsort(axis=-1, descending=True, stable=True)
+    order = scores.max(-1).argsort(axis=-1, descending=True, stable=True)
     merged = F.one_hot(order[:, :r], tokens).sum(1)
 
     # A destination's label is its own (odd) index, which makes the argmax the label of a merged token.
@@ -103,28 +133,6 @@ def bipartite_soft_matching(
     if distill_token:
         return Match(label, (*unmerged[:1], *destinations[:1], *unmerged[1:], *destinations[1:]))
     return Match(label, (*unmerged, *destinations))
-
-
-def bipartite_margin(
-    metric: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False
-) -> paddle.Tensor:
-    """How far `bipartite_soft_matching` is from deciding otherwise, float32 [batch].
-
-    The smallest difference in similarity between a merged token's destination and its second best, and
-    between the last pair that merges and the first that does not. Infinite if there is nothing to decide.
-    """
-    tokens = metric.shape[1]
-    r = _possible(r, tokens, class_token, distill_token)
-    if r == 0:
-        return paddle.full([metric.shape[0]], float("inf"))
-    scores, best = _candidates(metric, class_token, distill_token)
-    ranked = best.sort(axis=-1, descending=True)
-    gaps = [ranked[:, r - 1] - ranked[:, r]]
-    if tokens > 3:
-        merged = best.argsort(axis=-1, descending=True, stable=True)[:, :r]
-        first, second = (scores.sort(axis=-1, descending=True)[:, :, place] for place in (0, 1))
-        gaps.append(paddle.take_along_axis(first - second, merged, axis=1).min(-1))
-    return paddle.stack(gaps).min(0)
 
 
 @paddle.jit.not_to_static
@@ -169,30 +177,13 @@ def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | No
     return Match(paddle.where(merged > 0, nearest, place), tuple(range(tokens - r)))
 
 
-def _possible(r: int, tokens: int, class_token: bool, distill_token: bool) -> int:
-    """r limited to the tokens that may merge; 0 if no token may receive one."""
-    destinations = tokens // 2 - distill_token
-    return max(0, min(r, (tokens - class_token - distill_token) // 2)) if destinations > 0 else 0
-
-
-def _candidates(metric, class_token: bool, distill_token: bool, unit_length: bool = False):
-    """Scores [batch, tokens, tokens] that no forbidden destination wins in its row, and no forbidden source
-    among the rows; and the best of each row."""
-    index = np.arange(metric.shape[1])
-    no_destination = (index % 2 == 0) | (distill_token & (index == 1))
-    no_source = (index % 2 == 1) | (class_token & (index == 0))
-    similarity = metric.matmul(metric, transpose_y=True) if unit_length else _similarity(metric)
-    # A sum of two vectors, so that the mask is not written into the graph; runtimes fold it when they load.
-    mask = constant(_NEVER * no_destination, [1, 1, -1]) + constant(2 * _NEVER * no_source, [1, -1, 1])
-    scores = similarity + mask
-    return scores, scores.max(-1)
-
-
 def _similarity(metric: paddle.Tensor) -> paddle.Tensor:
     """Cosine similarity of every pair of tokens, float32 [batch, tokens, tokens]."""
     metric = metric.astype("float32") if metric.dtype in _HALF else metric
     squares = (metric * metric).sum(-1, keepdim=True)
-    metric = metric * (squares + _TINY).rsqrt()
+    # Not sqrt or rsqrt: on some processors their vectorised form is off by a bit, and the one for the last few
+    # elements is not, so that equal tokens would differ by where they stand. A power is the same everywhere.
+    metric = metric * (squares + _TINY).pow(-0.5)
     return metric.matmul(metric, transpose_y=True)
 
 

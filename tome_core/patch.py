@@ -12,7 +12,8 @@ A block that has nothing to merge and no sizes to respect runs its original forw
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import paddle
 from paddle import nn
@@ -21,7 +22,7 @@ from tome_core.attention import attend, is_folded, scaled
 from tome_core.errors import PatchError
 from tome_core.faithful import check_block
 from tome_core.layout import Layout, measure_layout
-from tome_core.matching import Match, bipartite_margin, bipartite_soft_matching
+from tome_core.matching import Match, candidate_scores, select
 from tome_core.merging import merge_source, merge_wavg, unmerge
 from tome_core.ops import constant, fresh
 from tome_core.schedule import RSpec, Schedule, make_schedule
@@ -44,7 +45,8 @@ class ToMeState:
     schedule: Schedule = field(default_factory=lambda: Schedule((), (), 0))
     sizes: list[paddle.Tensor | None] = field(default_factory=list)
     sources: list[paddle.Tensor | None] = field(default_factory=list)
-    margins: list[paddle.Tensor] | None = None  # set to [] to collect each merging block's decision margin
+    tap: Callable[[str, paddle.Tensor], paddle.Tensor] | None = None
+    """Called with name and value of each tensor of `schedule.tap_names`; its answer takes the value's place."""
 
     @property
     def class_token(self) -> bool:
@@ -78,7 +80,7 @@ class ToMeState:
 
     def __getstate__(self) -> dict:
         """Copies leave out the tensors of a forward: Paddle cannot copy those that carry gradients."""
-        return {**self.__dict__, "sizes": [], "sources": [], "margins": None if self.margins is None else []}
+        return {**self.__dict__, "sizes": [], "sources": [], "tap": None}
 
 
 def apply_patch(
@@ -175,28 +177,41 @@ class _PatchedBlock:
         state, parts, index = self._tome, self._tome_parts, self._tome_index
         _check_tokens(state, index, x)
         r, size, source = state.schedule.r[index], state.sizes[index], state.sources[index]
-        if r == 0 and (size is None or not state.prop_attn) and not is_folded(self.attn):
+        if index == 0:
+            x = _tapped(state, "embed", x)
+        plain = r == 0 and (size is None or not state.prop_attn)
+        if plain and not is_folded(self.attn) and state.tap is None:
             x = _original(self).forward(x)
         else:
             wanted = size if state.prop_attn else None
-            attended, metric = attend(self.attn, parts, self.norm1(x), wanted, wants_metric=r > 0)
-            x = x + scaled(self, parts, 0, attended)
+            normed = _tapped(state, f"block{index}.norm1", self.norm1(x))
+            attended, metric = attend(self.attn, parts, normed, wanted, wants_metric=r > 0)
+            x = _tapped(state, f"block{index}.attended", x + scaled(self, parts, 0, attended))
             if r > 0:
-                x, size, source = _merge(state, r, metric, x, size, source, is_folded(self.attn))
-            x = x + scaled(self, parts, 1, self.mlp(self.norm2(x)))
+                x, size, source = _merge(state, index, metric, x, size, source, is_folded(self.attn))
+            normed = _tapped(state, f"block{index}.norm2", self.norm2(x))
+            x = _tapped(state, f"block{index}.tokens", x + scaled(self, parts, 1, self.mlp(normed)))
         _remember(state, index, size, source)
         return x if index + 1 < state.depth else _for_readout(state.layout, x, size, source)
 
 
 @paddle.jit.not_to_static
-def _merge(state: ToMeState, r: int, metric, x, size, source, unit_length: bool):
-    match = bipartite_soft_matching(metric, r, state.class_token, state.distill_token, unit_length)
-    if state.margins is not None:
-        state.margins.append(bipartite_margin(metric, r, state.class_token, state.distill_token))
+def _merge(state: ToMeState, index: int, metric, x, size, source, unit_length: bool):
+    tokens = state.class_token, state.distill_token
+    scores = _tapped(state, f"block{index}.scores", candidate_scores(metric, *tokens, unit_length))
+    match = select(scores, state.schedule.r[index], *tokens)
+    match = replace(match, label=_tapped(state, f"block{index}.label", match.label))
     x, size = merge_wavg(match, x, size)
+    size = _tapped(state, f"block{index}.size", size)
+    x = _tapped(state, f"block{index}.merged", x)
     if state.trace_source or state.layout.readout == "tokens":
         source = merge_source(match, source)
     return x, size, source
+
+
+@paddle.jit.not_to_static
+def _tapped(state: ToMeState, name: str, x):
+    return x if state.tap is None else state.tap(name, x)
 
 
 @paddle.jit.not_to_static

@@ -116,3 +116,16 @@ def model_macs(
     )
     patch_embedding = patches * embed_dim * 3 * patch_size * patch_size
     return Macs(blocks, sum(blocks) + patch_embedding + embed_dim * head_outputs)
+
+
+def tap_names(r: Sequence[int]) -> tuple[str, ...]:
+    """Names of the tensors that a patched model lets others see or replace (`ToMeState.tap`), in order.
+
+    r: tokens merged in each block, as applied. `embed`: the tokens entering block 0. Then of each block
+    `norm1`: what attention reads; `attended`: tokens after attention; if the block merges, `scores` and `label`
+    (see `tome_core.matching`), `size` and `merged`: sizes and tokens after merging; `norm2`: what the MLP
+    reads; `tokens`: what leaves the block.
+    """
+    merging = ("scores", "label", "size", "merged")
+    parts = (("norm1", "attended", *(merging if merged else ()), "norm2", "tokens") for merged in r)
+    return "embed", *(f"block{block}.{part}" for block, names in enumerate(parts) for part in names)

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tome_core.schedule import tap_names
 from tome_export import staging
 from tome_export.errors import BundleError
 from tome_export.manifest import MANIFEST_NAME, Artifact, Manifest
@@ -61,6 +63,20 @@ class Bundle:
             raise BundleError(f"{path}: missing from the bundle; export it again")
         return path
 
+    def debug_file(self, artifact: Artifact, suffix: str) -> Path:
+        """As `file`, of the artifact's variant that shows what is inside. Raises BundleError."""
+        if not artifact.debug:
+            raise BundleError(
+                f"{self.path}: its {artifact.format} model came without the variant that shows merge decisions; "
+                "export the bundle again"
+            )
+        return self.file(replace(artifact, files=artifact.debug), suffix)
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the tensors that debug variants show, in order: see `tome_core.schedule.tap_names`."""
+        return tap_names(self.manifest.tome.r)
+
     def file_sizes(self) -> dict[str, int]:
         """Bytes of every file the manifest lists, by relative path. Raises BundleError if one is missing."""
         try:
@@ -84,7 +100,9 @@ class Bundle:
 
     def _hashes(self) -> dict[str, str]:
         return {
-            name: digest for artifact in self.manifest.artifacts for name, digest in artifact.files.items()
+            name: digest
+            for artifact in self.manifest.artifacts
+            for name, digest in (artifact.files | artifact.debug).items()
         }
 
 
@@ -139,7 +157,7 @@ class BundleWriter:
         """
         try:
             artifacts = tuple(
-                replace(artifact, files={name: sha256_of(self.folder / name) for name in artifact.files})
+                replace(artifact, files=self._hashes(artifact.files), debug=self._hashes(artifact.debug))
                 for artifact in manifest.artifacts
             )
             manifest = replace(manifest, artifacts=artifacts)
@@ -149,6 +167,9 @@ class BundleWriter:
         except OSError as error:
             raise _os_error(error.filename or self._shown, "could not write the bundle", error) from None
         return Bundle(self.out, manifest)
+
+    def _hashes(self, names: Iterable[str]) -> dict[str, str]:
+        return {name: sha256_of(self.folder / name) for name in names}
 
     def _check_destination(self) -> None:
         out, shown = self.out, self._shown

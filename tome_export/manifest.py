@@ -8,15 +8,15 @@ change that would make an old reader wrong raises `SCHEMA_VERSION`.
 from __future__ import annotations
 
 import json
-import math
 import platform as _platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import PurePosixPath
 
 from tome_export.errors import BundleError
+from tome_export.parity.result import ParityResult
 from tome_export.preprocess import Preprocess
 from tome_export.strict_json import bad, read, shown
 
@@ -50,6 +50,7 @@ class WeightsInfo:
     seed: int | None = None
     layout: str | None = None
     notes: tuple[str, ...] = ()
+    reset_head: bool = False  # the file's classifier was replaced by a random one
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ class TensorInfo:
 @dataclass(frozen=True)
 class Artifact:
     """One form of the model. `files` maps each file's path inside the bundle (with /) to its SHA-256, which
-    may be "" until `BundleWriter.commit` fills it in. `opset` is for ONNX."""
+    may be "" until `BundleWriter.commit` fills it in. `opset` is for ONNX. `debug`: like `files`, what else it
+    takes to run the variant that shows the tensors inside (`Bundle.taps`)."""
 
     format: str
     precision: str
     files: dict[str, str]
     opset: int | None = None
+    debug: dict[str, str] = field(default_factory=dict)
 
     def file(self, suffix: str) -> str:
         """The one file whose name ends in `suffix`, such as ".onnx". Raises BundleError."""
@@ -101,24 +104,6 @@ class Artifact:
                 f"in {suffix}, expected one; export the bundle again"
             )
         return found[0]
-
-
-@dataclass(frozen=True)
-class ParityResult:
-    """How closely one `output` of one runtime agrees with `against` (usually "dygraph")."""
-
-    runtime: str
-    precision: str
-    output: str
-    against: str
-    batch_sizes: tuple[int, ...]
-    max_abs: float
-    max_rel: float
-    cosine_min: float | None
-    top1_agreement: float | None
-    merge_agreement: float | None
-    tolerance: float
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -162,7 +147,8 @@ class Manifest:
     created: str
     labels: tuple[str, ...] | None = None
     parity: tuple[ParityResult, ...] = ()
-    parity_samples: tuple[str, ...] = ()  # names for `tome_export.samples.make_sample`
+    parity_samples: tuple[str, ...] = ()  # what parity was measured on: `tome_export.parity.samples`
+    preset: str | None = None  # name of the published recipe that `preprocess` follows
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -171,12 +157,12 @@ class Manifest:
     def to_json(self) -> str:
         """The file's text. Raises BundleError for a hash not filled in or a number JSON cannot hold."""
         _check_hashes(self)
-        for i, result in enumerate(self.parity):
-            for name, value in vars(result).items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise bad(f"parity[{i}].{name}", f"is {value}, which JSON cannot hold")
         first = {"schema_version": self.schema_version}
-        return json.dumps(first | asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            text = json.dumps(first | asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise BundleError(f"{MANIFEST_NAME}: a figure is not finite, which JSON cannot hold") from error
+        return text + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -237,8 +223,9 @@ def _check(manifest: Manifest) -> None:
         if (artifact.format, artifact.precision) in seen:
             raise bad(f"artifacts[{i}]", f"repeats {artifact.format} {artifact.precision}")
         seen.add((artifact.format, artifact.precision))
-        for path in artifact.files:
-            _check_relative(path, f"artifacts[{i}].files")
+        for where in ("files", "debug"):
+            for path in getattr(artifact, where):
+                _check_relative(path, f"artifacts[{i}].{where}")
     try:
         created = datetime.fromisoformat(manifest.created.replace("Z", "+00:00"))
     except ValueError:
@@ -290,6 +277,6 @@ def _check_hashes(manifest: Manifest) -> None:
     for i, artifact in enumerate(manifest.artifacts):
         if not artifact.files:
             raise bad(f"artifacts[{i}].files", "is empty")
-        for path, digest in artifact.files.items():
+        for path, digest in (artifact.files | artifact.debug).items():
             if not _SHA256.fullmatch(digest):
                 raise bad(f"artifacts[{i}].files", f"holds no SHA-256 for {shown(path)}")

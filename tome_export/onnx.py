@@ -22,15 +22,21 @@ def check_opset(opset: int) -> int:
 
 
 def convert_to_onnx(
-    folder: Path, weights_folder: Path, outputs: Sequence[str], opset: int = DEFAULT_OPSET
+    folder: Path,
+    weights_folder: Path,
+    outputs: Sequence[str],
+    taps: Sequence[str],
+    opset: int = DEFAULT_OPSET,
 ) -> tuple[int, list[str]]:
     """Write `inference.onnx` beside the Paddle model in `folder`; returns the opset it has and its files.
 
+    taps: the further outputs of `inference.debug.json`, in order, which name tensors inside the ONNX graph.
     weights_folder: as `save_inference_model` wrote it. Weights of 2 GB and more, which protobuf cannot hold,
     go to `inference.onnx.data`. Raises ConversionError with the converter's own words.
     """
     target = folder / "inference.onnx"
-    arguments = [str(folder / "inference.json"), str(weights_folder), str(target), str(opset), *outputs]
+    arguments = [str(folder / "inference.debug.json"), str(weights_folder), str(target), str(opset)]
+    arguments += [",".join(outputs), ",".join(taps)]
     child = subprocess.run(
         [sys.executable, "-m", "tome_export.onnx_child", *arguments],
         capture_output=True,

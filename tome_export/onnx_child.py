@@ -1,6 +1,6 @@
 """The process that `tome_export.onnx` starts.
 
-    python -m tome_export.onnx_child MODEL.json WEIGHTS_FOLDER OUT.onnx OPSET OUTPUT...
+    python -m tome_export.onnx_child MODEL.json WEIGHTS_FOLDER OUT.onnx OPSET OUTPUT,... TAP,...
 
 The converter sees the graph without its weights, which needs a fifth of the memory; they are put in
 afterwards, under their state-dict names. Prints `opset N` when the finished file is in place.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 
-def main(model_file: str, weights_folder: str, onnx_file: str, opset: str, *outputs: str) -> None:
+def main(model_file: str, weights_folder: str, onnx_file: str, opset: str, outputs: str, taps: str) -> None:
     import onnx
     import paddle2onnx
 
@@ -35,7 +35,7 @@ def main(model_file: str, weights_folder: str, onnx_file: str, opset: str, *outp
         raw.unlink(missing_ok=True)
     weights = read_weights(Path(weights_folder))
     declare_weights(model, weights)
-    tidy(model, outputs)
+    tidy(model, outputs.split(","), taps.split(","))
     write_model(model, weights, Path(onnx_file))
     written = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     print(f"opset {written}")

@@ -21,9 +21,12 @@ _FOLDABLE = {"Less", "Cast", "Mul", "Add", "Sub", "Unsqueeze", "Reshape", "Trans
 _FOLDABLE |= {"Squeeze", "Range", "Shape", "Concat"}
 
 
-def tidy(model: ModelProto, outputs: Sequence[str]) -> None:
+def tidy(model: ModelProto, outputs: Sequence[str], taps: Sequence[str] = ()) -> None:
     """Apply every clean-up, rename the graph outputs to `outputs`, record all intermediate shapes, and check
-    that the result is valid ONNX."""
+    that the result is valid ONNX.
+
+    taps: names for the graph outputs after those, which become tensors inside the graph.
+    """
     _constants_to_initializers(model)
     _fold_shape_slices(model)
     _bypass(model)
@@ -35,7 +38,9 @@ def tidy(model: ModelProto, outputs: Sequence[str]) -> None:
     _merge_equal(model)
     _share_equal_nodes(model)
     _drop_unused(model)
-    _rename_outputs(model, outputs)
+    _rename_outputs(model, (*outputs, *taps))
+    del model.graph.output[len(outputs) :]
+    _drop_unused(model)
     _name_batch(model)
     _number_nodes(model)
     _record_shapes(model)

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tome_core.schedule import Schedule, make_schedule, model_macs
+from tome_core.schedule import Schedule, make_schedule, model_macs, tap_names
 from tome_core.zoo.config import ViTConfig
 from tome_export import manifest as m
 from tome_export import staging
 from tome_export.bundle import Bundle, BundleWriter
 from tome_export.fetch import fetch
 from tome_export.onnx import convert_to_onnx
+from tome_export.parity.samples import sample_names
 from tome_export.preprocess import preset
 from tome_export.request import ExportRequest
 from tome_export.steps import Steps
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from paddle import nn
 
     from tome_export.source import Source
+
+
+_SAMPLES = 6  # one of each kind, and a second photograph
 
 
 def export(
@@ -57,38 +61,41 @@ def run(
             source = open_source(request, weights)
         with source:
             draft = _manifest(request, source)
-            with steps("reference"):
-                from tome_export.reference import answer
-
-                reference = answer(source.model, request.outputs, draft.preprocess)
             with steps("trace"):
                 from tome_export.trace import save_inference_model
 
                 weights_folder = writer.folder / "weights" if "onnx" in request.formats else None
                 size = source.config.image_size
                 save_inference_model(source.model, request.outputs, size, writer.folder, weights_folder)
-        del source
-        _release_memory()
-        artifacts = [m.Artifact("paddle", "fp32", {"inference.json": "", "inference.pdiparams": ""})]
-        if weights_folder is not None:
-            with steps("onnx"):
-                opset, files = convert_to_onnx(writer.folder, weights_folder, request.outputs, request.opset)
-            shutil.rmtree(weights_folder)
-            artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(files, ""), opset))
-        draft = replace(draft, artifacts=tuple(artifacts), parity_samples=reference.samples)
-        with steps("parity"):
-            from tome_export.parity import check_runtime, require
-
-            results = []
-            for artifact in artifacts:
-                bundle = Bundle(writer.folder, draft)
-                results += check_runtime(
-                    artifact.format, bundle, reference.samples, reference.outputs, against="dygraph"
-                )
-                _release_memory()
-            require(results)
+            files = {"inference.json": "", "inference.pdiparams": ""}
+            artifacts = [m.Artifact("paddle", "fp32", files, debug={"inference.debug.json": ""})]
+            if weights_folder is not None:
+                with steps("onnx"):
+                    opset, names = convert_to_onnx(
+                        writer.folder,
+                        weights_folder,
+                        request.outputs,
+                        tap_names(draft.tome.r),
+                        request.opset,
+                    )
+                shutil.rmtree(weights_folder)
+                artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(names, ""), opset))
+            draft = replace(draft, artifacts=tuple(artifacts), parity_samples=sample_names(_SAMPLES))
+            with steps("parity"):
+                results = _prove(Bundle(writer.folder, draft), source)
         with steps("write"):
-            return writer.commit(replace(draft, parity=tuple(results), created=m.utc_now()))
+            return writer.commit(replace(draft, parity=results, created=m.utc_now()))
+
+
+def _prove(bundle: Bundle, source: Source) -> tuple[m.ParityResult, ...]:
+    """Hold every artifact to the Python model. Raises ParityError."""
+    from tome_export.parity.dygraph import DygraphFollower
+    from tome_export.parity.verify import judge_all
+
+    reference = DygraphFollower(source.model)
+    found = judge_all(bundle, bundle.manifest.parity_samples, reference, after_each=_release_memory)
+    found.require()
+    return found.results
 
 
 def _release_memory() -> None:
@@ -101,6 +108,7 @@ def _release_memory() -> None:
 def _manifest(request: ExportRequest, source: Source) -> m.Manifest:
     """The manifest as far as it is known before anything is written."""
     config, state = source.config, source.model.tome
+    recipe = request.preprocess or source.preprocess
     shapes = {"logits": ("float32", config.num_classes), "sources": ("int32", state.tokens)}
     return m.Manifest(
         model=m.ModelInfo(**{name: getattr(config, name) for name in m.ModelInfo.__annotations__}),
@@ -110,7 +118,8 @@ def _manifest(request: ExportRequest, source: Source) -> m.Manifest:
         ),
         inputs=(m.TensorInfo("image", "float32", (-1, 3, config.image_size, config.image_size)),),
         outputs=tuple(m.TensorInfo(name, shapes[name][0], (-1, shapes[name][1])) for name in request.outputs),
-        preprocess=preset(request.preprocess or source.preprocess, config.image_size),
+        preprocess=preset(recipe, config.image_size),
+        preset=recipe,
         artifacts=(),
         versions=m.Versions.installed(),
         created=m.utc_now(),

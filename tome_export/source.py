@@ -82,7 +82,13 @@ def _load(request: ExportRequest, fetched: Fetched) -> Source:
         reset_head=request.reset_head,
         allow_nonfinite=request.allow_nonfinite,
     )
-    weights = WeightsInfo(fetched.source, sha256=loaded.sha256, layout=loaded.layout, notes=loaded.notes)
+    weights = WeightsInfo(
+        fetched.source,
+        sha256=loaded.sha256,
+        layout=loaded.layout,
+        notes=loaded.notes,
+        reset_head=request.reset_head,
+    )
     return Source(loaded.model, loaded.model.config, weights, loaded.preprocess)
 
 

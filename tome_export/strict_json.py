@@ -59,7 +59,7 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
         name = f"{where}.{field.name}" if where else field.name
         if field.name in value:
             arguments[field.name] = read(hints[field.name], value[field.name], name)
-        elif field.default is MISSING:
+        elif field.default is MISSING and field.default_factory is MISSING:
             raise bad(name, "is missing")
     try:
         return kind(**arguments)

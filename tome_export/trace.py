@@ -12,6 +12,7 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from tome_core.folding import folded
+from tome_core.taps import tapped
 from tome_export.errors import ConversionError
 
 INPUT = "image"
@@ -19,7 +20,8 @@ OUTPUTS = ("logits", "sources")
 
 
 class ExportGraph(nn.Layer):
-    """What the exported graph computes: image, float32 [batch, 3, H, W] -> the asked-for outputs in order."""
+    """What the exported graph computes: image, float32 [batch, 3, H, W] -> the asked-for outputs in order,
+    then every tensor that `tome_core.schedule.tap_names` lists."""
 
     def __init__(self, model: nn.Layer, outputs: Sequence[str]) -> None:
         super().__init__()
@@ -28,10 +30,8 @@ class ExportGraph(nn.Layer):
 
     def forward(self, image):
         logits = self.model(image)
-        if self.outputs == ("logits",):
-            return logits
         by_name = {"logits": logits, "sources": self.model.tome.source}
-        return tuple(by_name[name] for name in self.outputs)
+        return tuple(by_name[name] for name in self.outputs) + tuple(self.taps.values())
 
 
 def save_inference_model(
@@ -39,6 +39,8 @@ def save_inference_model(
 ) -> None:
     """Trace a patched model with a dynamic batch and save it in `folder`. Raises ConversionError.
 
+    Also saves `inference.debug.json`: the same graph with the tensors of `tome_core.schedule.tap_names` as
+    further outputs; its parameters are those of `inference.pdiparams`.
     weights_folder: also write each parameter of the graph there, for `tome_export.onnx`.
     """
     graph = ExportGraph(model, outputs)
@@ -51,13 +53,16 @@ def save_inference_model(
     except ValueError:  # Paddle before 3.3.1 has neither the flag nor the operator
         pass
     try:
-        with folded(model), paddle.no_grad():
+        with folded(model), tapped(model) as graph.taps, paddle.no_grad():
             traced = paddle.jit.to_static(graph, input_spec=spec, full_graph=True)
-            paddle.jit.save(traced, str(folder / "inference"))
+            found = traced.forward.concrete_program.outputs
+            paddle.jit.save(traced, str(folder / "inference.debug"))
+            paddle.jit.save(traced, str(folder / "inference"), output_spec=list(found[: len(outputs)]))
             if weights_folder is not None:
                 _save_weights(model, weights_folder)
     except Exception as error:
         raise ConversionError(f"tracing the model failed: {str(error).strip().splitlines()[-1]}") from error
+    (folder / "inference.debug.pdiparams").unlink()
 
 
 def _save_weights(model: nn.Layer, folder: Path) -> None:

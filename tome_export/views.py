@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tome_export.bundle import Bundle
 from tome_export.console import giga, size, table
-from tome_export.manifest import Manifest, ParityResult
+from tome_export.manifest import Manifest
+from tome_export.parity.result import Finding, ParityResult
 
 
 def headline(manifest: Manifest) -> str:
@@ -36,20 +38,44 @@ def files(bundle: Bundle) -> str:
     return table([(name, size(count)) for name, count in sizes.items()], right=[1])
 
 
-def parity(results: tuple[ParityResult, ...]) -> str:
-    """Each runtime and output with the largest difference, and what is allowed."""
-    rows = []
+def parity(results: Sequence[ParityResult]) -> str:
+    """A row per runtime: decisions, logits as they come and after the same merges, what is allowed."""
+    if not results:
+        return "  nothing was compared"
+    first = results[0]
+    rows: list[tuple[object, ...]] = [
+        ("runtime", "precision", "merges that agree", "near ties", "logits", "same merges", "allowed", "")
+    ]
     for result in results:
-        if result.merge_agreement is not None:
-            figure = f"{result.merge_agreement:.2%} of tokens agree"
-            allowed = "all"
-        else:
-            figure = f"{result.max_rel:.1e} of the range"
-            allowed = f"at most {result.tolerance:.0e}"
-        batches = ",".join(map(str, result.batch_sizes))
-        verdict = "ok" if result.passed else "FAILED"
-        rows.append((result.runtime, result.output, figure, allowed, f"batch {batches}", verdict))
-    return table(rows)
+        agreed = sum(block.agreed for block in result.blocks)
+        forced = "" if result.forced is None else f"{result.forced.max_rel:.1e}"
+        merges = f"{agreed:,} of {result.decisions:,}" if result.decisions else "none"
+        rows.append(
+            (result.runtime, result.precision, merges, result.near_ties, f"{result.max_rel:.1e}")
+            + (forced, f"{result.tolerance:.1e}", "ok" if result.passed else "FAILED")
+        )
+    batches = ",".join(map(str, first.batch_sizes))
+    head = (
+        f"agreement with {first.against} on {first.inputs} inputs, batch {batches}; logits over their range"
+    )
+    return f"{head}\n{table(rows, right=range(2, 7))}"
+
+
+def findings(results: Sequence[ParityResult], of_bundle: Sequence[Finding] = ()) -> str:
+    """What is wrong, one line each, in the order of the graph; empty if nothing is."""
+    rows = [("bundle", finding) for finding in of_bundle]
+    rows += [
+        (f"{result.runtime} {result.precision}", finding) for result in results for finding in result.findings
+    ]
+    return table([(who, _place(finding), _said(finding)) for who, finding in rows]) if rows else ""
+
+
+def _place(finding: Finding) -> str:
+    return finding.part if finding.block is None else f"block {finding.block}, {finding.part}"
+
+
+def _said(finding: Finding) -> str:
+    return finding.what + (f" (on {finding.input})" if finding.input else "")
 
 
 def schedule(manifest: Manifest) -> str:

@@ -98,12 +98,18 @@ def answers(layer, images: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarra
     """The model's outputs by name, and for each image how far, in similarity, its merges are from others."""
     import paddle
 
-    layer.tome.margins = []
-    with paddle.no_grad():
+    from tome_core.taps import tapped
+    from tome_export.parity.decisions import Block, margin
+
+    state = layer.tome
+    with tapped(layer) as seen, paddle.no_grad():
         logits = layer(paddle.to_tensor(images)).numpy()
-    blocks = [block.numpy() for block in layer.tome.margins]
-    layer.tome.margins = None
-    margins = np.min(blocks, axis=0) if blocks else np.full(len(images), np.inf)
+    margins = np.full(len(images), np.inf)
+    for index, r in enumerate(state.schedule.r):
+        if r > 0:
+            block = Block(state.schedule.tokens[index], r, state.class_token, state.distill_token)
+            scores = seen[f"block{index}.scores"].numpy()
+            margins = np.minimum(margins, [margin(row, block) for row in scores])
     return {"logits": logits, "sources": layer.tome.source.numpy()}, margins
 
 

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.export import small
+from tome_core.schedule import make_schedule, tap_names
 from tome_export import manifest as m
 from tome_export.bundle import BundleWriter
 from tome_export.errors import ConversionError, RequestError
@@ -37,6 +38,9 @@ def traced(tmp_path_factory):
     with quiet():
         save_inference_model(small.build("small_vit", 16), ["logits"], small.SIZE, folder, folder / "weights")
     return folder
+
+
+TAPS = tap_names(make_schedule(16, small.DEPTH, 65).r)
 
 
 def opset_of(model):
@@ -179,10 +183,10 @@ def test_names_are_unique_and_nothing_is_unused(case, graphs):
 
 
 def convert(traced, folder, **changes):
-    for name in ("inference.json", "inference.pdiparams"):
+    for name in ("inference.json", "inference.debug.json", "inference.pdiparams"):
         (folder / name).write_bytes((traced / name).read_bytes())
     with quiet():
-        arguments = {"outputs": ["logits"]} | changes
+        arguments = {"outputs": ["logits"], "taps": TAPS} | changes
         return convert_to_onnx(folder, traced / "weights", **arguments)
 
 
@@ -237,27 +241,27 @@ def test_every_opset_offered_is_accepted():
 def test_a_converter_that_fails_or_dies_is_an_error_of_ours(traced, tmp_path):
     for name, text in {
         "empty": "",
-        "cut": (traced / "inference.json").read_text()[:5000],
+        "cut": (traced / "inference.debug.json").read_text()[:5000],
         "list": "[]",
     }.items():
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "inference.json").write_text(text)
+        (folder / "inference.debug.json").write_text(text)
         with quiet(), pytest.raises(ConversionError, match="paddle2onnx could not convert") as caught:
-            convert_to_onnx(folder, traced / "weights", ["logits"])
+            convert_to_onnx(folder, traced / "weights", ["logits"], TAPS)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
-        assert sorted(path.name for path in folder.iterdir()) == ["inference.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["inference.debug.json"]
 
 
 def test_an_operator_that_the_converter_does_not_know(traced, tmp_path):
     """With auto-upgrade, paddle2onnx aborts its process on these; the folder must hold no half of a model."""
-    text = (traced / "inference.json").read_text()
+    text = (traced / "inference.debug.json").read_text()
     json.loads(text)
     assert '"1.layer_norm"' in text
-    (tmp_path / "inference.json").write_text(text.replace('"1.layer_norm"', '"1.lu_unpack"'))
+    (tmp_path / "inference.debug.json").write_text(text.replace('"1.layer_norm"', '"1.lu_unpack"'))
     with quiet(), pytest.raises(ConversionError, match="paddle2onnx could not convert"):
-        convert_to_onnx(tmp_path, traced / "weights", ["logits"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inference.json"]
+        convert_to_onnx(tmp_path, traced / "weights", ["logits"], TAPS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inference.debug.json"]
 
 
 # ---------------------------------------------------------------- weights of more than protobuf can hold
@@ -275,7 +279,9 @@ def side_file(traced, tmp_path_factory, child):
     """What the conversion writes when the weights are too many for one file."""
     folder = tmp_path_factory.mktemp("side")
     path = folder / "inference.onnx"
-    done = child(SIDE_FILE, traced / "inference.json", traced / "weights", path, 17, "logits")
+    done = child(
+        SIDE_FILE, traced / "inference.debug.json", traced / "weights", path, 17, "logits", ",".join(TAPS)
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

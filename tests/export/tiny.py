@@ -6,10 +6,36 @@ from pathlib import Path
 
 from tome_export import manifest as m
 from tome_export.bundle import Bundle, BundleWriter
+from tome_export.parity.limits import limits
+from tome_export.parity.result import BlockResult, Figures, ParityResult
 from tome_export.preprocess import preset
 
 CLASSES, SIZE, PATCH, WIDTH = 5, 32, 8, 16
 TOKENS = (SIZE // PATCH) ** 2
+
+PARITY = ParityResult(
+    runtime="onnx",
+    precision="fp32",
+    against="dygraph",
+    inputs=6,
+    batch_sizes=(1, 2),
+    max_abs=1e-6,
+    mean_abs=1e-7,
+    max_rel=1e-5,
+    cosine_min=1.0,
+    psnr=None,
+    top1_agreement=1.0,
+    top5_agreement=1.0,
+    forced=Figures(1e-6, 1e-7, 1e-5, 1.0, 120.0, 1.0, 1.0),
+    merge_agreement=0.75,
+    decisions=4,
+    near_ties=1,
+    blocks=(BlockResult(0, 16, 4, 4, 3, 1, 0, 1e-6, {"norm1": 1e-7}),),
+    findings=(),
+    limits=limits("fp32", 2),
+    tolerance=1e-4,
+    passed=True,
+)
 
 _CONVERT = """
 import sys, paddle2onnx
@@ -78,22 +104,7 @@ def make_manifest(**changes) -> m.Manifest:
             m.Artifact("paddle", "fp32", {"inference.json": "", "inference.pdiparams": ""}),
             m.Artifact("onnx", "fp32", {"inference.onnx": ""}, opset=17),
         ),
-        parity=(
-            m.ParityResult(
-                "onnx",
-                "fp32",
-                "logits",
-                "dygraph",
-                batch_sizes=(1, 2),
-                max_abs=1e-6,
-                max_rel=1e-5,
-                cosine_min=1.0,
-                top1_agreement=1.0,
-                merge_agreement=None,
-                tolerance=1e-4,
-                passed=True,
-            ),
-        ),
+        parity=(PARITY,),
         versions=m.Versions.installed(),
         created=m.utc_now(),
     )

@@ -16,7 +16,6 @@ from tome_export.quiet import Quiet
 TITLES = {
     "download": "download the weights",
     "model": "build the model",
-    "reference": "run it on the parity samples",
     "trace": "trace and save for Paddle Inference",
     "onnx": "convert to ONNX",
     "parity": "prove that the runtimes agree with it",
@@ -155,7 +154,7 @@ def _print_summary(opened: Quiet, bundle, out: Path, seconds: float, views) -> N
     for note in manifest.weights.notes:
         show(f"note: {note}")
     show(f"\n{where}\n{views.files(bundle)}")
-    show(f"\nagreement with the Paddle model, largest difference\n{views.parity(manifest.parity)}")
+    show(f"\n{views.parity(manifest.parity)}")
     show("\nnext")
     for command in (f"predict {where} PHOTO.jpg", f"verify {where}", f"inspect {where}"):
         show(f"  tome-export {command}")

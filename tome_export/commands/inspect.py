@@ -18,5 +18,4 @@ def inspect(folder: Folder, debug: Debug = False) -> None:
         attention = "on" if manifest.tome.prop_attn else "off"
         print(f"proportional attention: {attention}\n\n{views.schedule(manifest)}", file=opened.stdout)
         print(f"\nfiles\n{views.files(bundle)}", file=opened.stdout)
-        against = manifest.parity[0].against if manifest.parity else "nothing"
-        print(f"\nagreement with {against}\n{views.parity(manifest.parity)}", file=opened.stdout)
+        print(f"\n{views.parity(manifest.parity)}", file=opened.stdout)

@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from tome_export.commands.session import Debug, Folder, session
+from tome_export.errors import RequestError
+
+_TITLES = {"hashes": "hash the files", "model": "build the Python model", "report": "draw the report"}
 
 
-def verify(folder: Folder, debug: Debug = False) -> None:
-    """Check a bundle's hashes, and that its runtimes agree with each other (needs no Python model)."""
+def verify(
+    folder: Folder,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="What is right: dygraph, paddle or onnx.",
+            show_default="dygraph if it can be built again, else onnx",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="The file the bundle was made of, to build dygraph again.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures to compare on, instead of samples.", show_default=False),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Synthetic inputs: pictures, noise, ties, extremes.")] = 10,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,3",
+    html: Annotated[Path | None, typer.Option(help="Write a report of one page.", show_default=False)] = None,
+    debug: Debug = False,
+) -> None:
+    """Prove a bundle again: hashes, merge decisions, every part of every block, logits."""
     with session(debug) as opened:
         from tome_export import views
         from tome_export.console import ConsoleSteps
-        from tome_export.verify import verify_bundle
+        from tome_export.parity.verify import verify_bundle
 
-        steps = ConsoleSteps(opened.stdout, {"hashes": "hash the files", "parity": "run every runtime"})
-        results = verify_bundle(folder, steps)
-        print(
-            f"\n{views.parity(results)}" if results else "\n  one runtime: nothing to compare",
-            file=opened.stdout,
+        steps = ConsoleSteps(opened.stdout, _TITLES)
+        found = verify_bundle(
+            folder,
+            against=against,
+            weights=weights,
+            images=images,
+            samples=samples,
+            batch_sizes=_batch_sizes(batch),
+            steps=steps,
+            rebuild=_rebuild,
         )
-        print(
-            f"\n{folder} is whole and its runtimes agree" if results else f"\n{folder} is whole",
-            file=opened.stdout,
-        )
+        show = lambda text="": print(text, file=opened.stdout)  # noqa: E731
+        if html is not None:
+            from tome_export.parity.html import write_report
+
+            with steps("report"):
+                write_report(found, html)
+        if not found.results:
+            show("\n  one model: nothing to compare it with")
+            show(f"\n{folder} is whole")
+            return
+        show(f"\n{views.parity(found.results)}")
+        if not found.passed:
+            show(f"\nwhat is wrong\n{views.findings(found.results, found.findings)}")
+        found.require()
+        show(f"\n{views.shown_path(folder)} is whole, and computes what {found.against} computes")
+        if html is None:
+            show(f"\nnext\n  tome-export verify {views.shown_path(folder)} --html report.html")
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise RequestError(f"--batch {text!r} is not a list of batch sizes such as 1,3,8") from None
+
+
+def _rebuild(manifest, weights: str | None):
+    from tome_export.parity.rebuild import rebuild
+
+    return rebuild(manifest, weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tome_export.errors import BundleError, MissingExtraError, RequestError
 from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
 
 _ERRORS_ONLY = 3  # of ONNX Runtime's log severities
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _INSTALL = 'pip install "tome-export[onnx]"'
 
 
@@ -21,9 +23,10 @@ def open_bundle(
     device: str = "cpu",
     threads: int | None = None,
     onednn: bool = True,
+    taps: bool = False,
 ) -> OnnxRuntime:
     """See `tome_export.runtimes.open_runtime`; `onednn` means nothing here."""
-    return OnnxRuntime(bundle, precision, device, threads)
+    return OnnxRuntime(bundle, precision, device, threads, taps)
 
 
 def probe() -> Probe:
@@ -41,41 +44,20 @@ class OnnxRuntime(Runtime):
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None):
+    def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None, taps: bool = False):
         super().__init__(bundle, device)
-        kind, index = parse_device(device)
-        threads = check_threads(threads)
         path = bundle.file(bundle.artifact("onnx", precision), ".onnx")
-        onnxruntime = _onnxruntime()
-        self.version = onnxruntime.__version__
+        self.version = _onnxruntime().__version__
+        model: Path | bytes = path
+        if taps:
+            from tome_export.onnx_taps import with_taps
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0  # 0: one per physical core
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if kind == "cuda":
-            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                raise RequestError(
-                    f"this ONNX Runtime has no CUDA, so there is no {device}; use "
-                    "--device cpu, or pip uninstall onnxruntime and "
-                    'pip install "tome-export[onnx-gpu]"'
-                )
-            # The CPU stays second for operators that only it has, such as shape arithmetic.
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:
-            raise BundleError(
-                f"ONNX Runtime cannot load {path.name} ({first_line(error)}); export the bundle again"
-            ) from error
-        if kind == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise RequestError(
-                f"ONNX Runtime could not start {device} (its CUDA or cuDNN libraries are "
-                "missing or of another version); use --device cpu"
-            )
+            model = with_taps(path, bundle.taps)
+        self._session = start_session(model, path.parent, device, threads)
         self._input_name = self._session.get_inputs()[0].name
         self._output_names = [output.name for output in self._session.get_outputs()]
+        if taps:
+            self._outputs += tuple(self._output_names[len(self._outputs) :])
         self._check_outputs(len(self._output_names))
 
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
@@ -83,6 +65,45 @@ class OnnxRuntime(Runtime):
 
     def _close(self) -> None:
         self._session = None
+
+
+def start_session(model: Path | bytes, folder: Path, device: str = "cpu", threads: int | None = None) -> Any:
+    """An `onnxruntime.InferenceSession` of a file, or of a serialised model whose weights are in `folder`.
+
+    Raises RequestError, MissingExtraError, BundleError.
+    """
+    kind, index = parse_device(device)
+    threads = check_threads(threads)
+    onnxruntime = _onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: one per physical core
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise RequestError(
+                f"this ONNX Runtime has no CUDA, so there is no {device}; use --device cpu, or pip uninstall "
+                'onnxruntime and pip install "tome-export[onnx-gpu]"'
+            )
+        # The CPU stays second for operators that only it has, such as shape arithmetic.
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+    if isinstance(model, bytes):
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=providers)
+    except Exception as error:
+        name = "the graph" if isinstance(model, bytes) else model.name
+        raise BundleError(
+            f"ONNX Runtime cannot load {name} ({first_line(error)}); export the bundle again"
+        ) from error
+    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise RequestError(
+            f"ONNX Runtime could not start {device} (its CUDA or cuDNN libraries are "
+            "missing or of another version); use --device cpu"
+        )
+    return session
 
 
 def _onnxruntime() -> Any:

@@ -23,9 +23,10 @@ def open_bundle(
     device: str = "cpu",
     threads: int | None = None,
     onednn: bool = True,
+    taps: bool = False,
 ) -> PaddleInference:
     """See `tome_export.runtimes.open_runtime`."""
-    return PaddleInference(bundle, precision, device, threads, onednn)
+    return PaddleInference(bundle, precision, device, threads, onednn, taps)
 
 
 def probe() -> Probe:
@@ -43,12 +44,24 @@ class PaddleInference(Runtime):
 
     name = "paddle"
 
-    def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None, onednn: bool):
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: str,
+        device: str,
+        threads: int | None,
+        onednn: bool,
+        taps: bool = False,
+    ):
         super().__init__(bundle, device)
         kind, index = parse_device(device)
         threads = check_threads(threads)
         artifact = bundle.artifact("paddle", precision)
-        files = [str(bundle.file(artifact, suffix)) for suffix in (".json", ".pdiparams")]
+        program = bundle.file(artifact, ".json")
+        if taps:
+            program = bundle.debug_file(artifact, ".json")
+            self._outputs += bundle.taps
+        files = [str(program), str(bundle.file(artifact, ".pdiparams"))]
         paddle = _paddle()
         self.version = paddle.__version__
 
