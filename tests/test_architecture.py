@@ -14,9 +14,10 @@ ENGINES = ("paddle", "onnxruntime", "onnx", "paddle2onnx")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "parity", "predict", "preprocess", "quiet", "samples",
-    "staging", "steps", "strict_json", "verify", "views", "console",
+    "staging", "steps", "strict_json", "verify", "views", "console", "visualize",
+    "pictures", "pictures.blocks", "pictures.html", "pictures.panels", "pictures.sheet",
 ]  # fmt: skip
-MODEL_FREE = {"tome_core.errors"}
+MODEL_FREE = {"tome_core.errors", "tome_core.palette", "tome_core.visualize"}
 
 
 def modules(package):
@@ -37,7 +38,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in ("describe", "onnx_graph", "onnx_weights", "reference", "source", "trace")
 }
-LIGHT = ["tome_core", *(name for name in EXPORT if name not in HEAVY)]
+LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]
 
 
 def imports(path, name):
