@@ -75,16 +75,21 @@ def _places(width: int, start: int) -> np.ndarray:
     return value
 
 
-def main() -> None:
+def page():
+    """The picture."""
     photo = load_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
     with tempfile.TemporaryDirectory() as folder:
         bundle = export(described(), Path(folder) / "infer", outputs=("logits", "sources"), r=16)
         with open_runtime("onnx", bundle) as runtime:
             seen = look(bundle, runtime, photo, blocks=False)
-        page = draw(bundle, ["grace_hopper.jpg"], [photo], [seen], size=420)
+        return draw(bundle, ["grace_hopper.jpg"], [photo], [seen], size=460)
+
+
+def main() -> None:
+    picture = page()
     out = Path(__file__).with_name("merged.jpg")
-    page.save(out, quality=90, subsampling=0)
-    print(f"{out}: {page.width} x {page.height} pixels, {out.stat().st_size} bytes")
+    picture.save(out, quality=90, subsampling=0)
+    print(f"{out}: {picture.width} x {picture.height} pixels, {out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

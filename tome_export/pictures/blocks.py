@@ -14,7 +14,8 @@ from tome_export.runtimes import Runtime
 def block_labels(bundle: Bundle, runtime: Runtime, image: np.ndarray) -> list[np.ndarray | None]:
     """What each block decided on `image`, as `sources_after_blocks` takes it; None where nothing merges.
 
-    image: float32 [batch, 3, H, W], normalised. Raises RequestError: the bundle does not tell.
+    image: float32 [batch, 3, H, W], normalised. From arrays by name that would be
+    `[arrays.get(f"block{b}.label") for b in range(depth)]`. Raises RequestError: the bundle does not tell.
     """
     del runtime, image
     raise RequestError(

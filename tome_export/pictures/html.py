@@ -44,9 +44,9 @@ def data_uri(picture: Image.Image, limit: int = LIMIT) -> str:
         if len(content) > room:
             if picture.width == picture.height == 1:
                 raise ValueError(f"no picture fits in {limit} bytes")
-            picture = picture.resize(
-                tuple(max(1, side * 4 // 5) for side in picture.size), Image.Resampling.LANCZOS
-            )
+            scale = min(0.9, (max(room, 1) / len(content)) ** 0.5)
+            smaller = tuple(max(1, int(scale * side)) for side in picture.size)
+            picture = picture.resize(smaller, Image.Resampling.LANCZOS)
     return _PREFIX + base64.b64encode(content).decode()
 
 
