@@ -14,11 +14,12 @@ ENGINES = ("paddle", "onnxruntime", "onnx", "paddle2onnx")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
-    "staging", "steps", "strict_json", "views", "console", "parity.decisions", "parity.figures",
-    "parity.following", "parity.inputs", "parity.judge", "parity.limits", "parity.recipe", "parity.result",
-    "parity.samples", "parity.stages", "parity.verify",
+    "staging", "steps", "strict_json", "views", "visualize", "console",
+    "parity.decisions", "parity.figures", "parity.following", "parity.inputs", "parity.judge",
+    "parity.limits", "parity.recipe", "parity.result", "parity.samples", "parity.stages", "parity.verify",
+    "pictures", "pictures.blocks", "pictures.html", "pictures.panels", "pictures.sheet",
 ]  # fmt: skip
-MODEL_FREE = {"tome_core.errors", "tome_core.schedule"}
+MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 
 
 def modules(package):
@@ -42,7 +43,7 @@ HEAVY = {
         *("parity.dygraph", "parity.rebuild"),
     )
 }
-LIGHT = ["tome_core", *(name for name in EXPORT if name not in HEAVY)]
+LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]
 
 
 def imports(path, name):

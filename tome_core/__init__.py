@@ -21,6 +21,7 @@ _HOMES = {
     "merging": ("merge_mean", "merge_source", "merge_sum", "merge_wavg", "unmerge"),
     "patch": ("apply_patch",),
     "schedule": ("Schedule", "make_schedule", "parse_r"),
+    "visualize": ("draw_groups", "sources_of"),
     "zoo": ("create_model", "get_config", "model_names"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

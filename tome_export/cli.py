@@ -12,8 +12,9 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
 from tome_export.commands.verify import verify
+from tome_export.commands.visualize import visualize
 
-COMMANDS = (predict, verify, inspect, models, doctor)
+COMMANDS = (predict, visualize, verify, inspect, models, doctor)
 """In the order that --help shows them."""
 
 app = typer.Typer(

@@ -94,23 +94,40 @@ class Preprocess:
             batch[i] = ((pixels - mean) / std).transpose(2, 0, 1)
         return batch
 
-    def _square(self, image: Image.Image) -> Image.Image:
-        """Resize and centre crop."""
+    def placement(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """For a picture of this size: (width, height) after the resize, and (left, top) of the crop in that.
+
+        Raises ImageError for one too long and thin to resize.
+        """
         if self.resize is None:
-            return self._scale(image, (self.crop, self.crop))
+            return (self.crop, self.crop), (0, 0)
         opencv = self.interpolation == _OPENCV
-        short, long = min(image.size), max(image.size)
+        short, long = min(width, height), max(width, height)
         # Both as their origins compute them, in floating point or in integers.
         long_to = round(long * (self.resize / short)) if opencv else self.resize * long // short
         if long_to * self.resize > MAX_PIXELS:
             raise ImageError(
-                f"an image of {image.width} x {image.height} pixels is too long and thin to "
+                f"an image of {width} x {height} pixels is too long and thin to "
                 f"resize to a short side of {self.resize}; crop it first"
             )
-        size = (self.resize, long_to) if image.width <= image.height else (long_to, self.resize)
-        image = self._scale(image, size)
+        size = (self.resize, long_to) if width <= height else (long_to, self.resize)
         excess = size[0] - self.crop, size[1] - self.crop
         left, top = (each // 2 if opencv else round(each / 2) for each in excess)
+        return size, (left, top)
+
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture of this size that the model sees: left, top, right, bottom in its own pixels.
+
+        Raises ImageError as `placement` does.
+        """
+        (wide, high), (left, top) = self.placement(width, height)
+        across, down = width / wide, height / high
+        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
+    def _square(self, image: Image.Image) -> Image.Image:
+        """Resize and centre crop."""
+        size, (left, top) = self.placement(*image.size)
+        image = self._scale(image, size)
         return image.crop((left, top, left + self.crop, top + self.crop))
 
     def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:

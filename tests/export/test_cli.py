@@ -271,7 +271,7 @@ def test_no_arguments_show_the_help(tmp_path):
     for arguments in ([], ["--help"], ["-h"]):
         done = run(arguments, tmp_path)
         assert done.returncode == 0 and "tome-export --model vit_b16 --r 16 --out ./infer" in done.stdout
-    for command in ("predict", "verify", "inspect", "models", "doctor"):
+    for command in ("predict", "visualize", "verify", "inspect", "models", "doctor"):
         assert command in done.stdout
 
 
