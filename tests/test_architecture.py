@@ -17,7 +17,7 @@ OF_BUNDLES = [
     "staging", "steps", "strict_json", "views", "visualize", "console",
     "parity.decisions", "parity.figures", "parity.following", "parity.inputs", "parity.judge",
     "parity.limits", "parity.recipe", "parity.result", "parity.samples", "parity.stages", "parity.verify",
-    "pictures", "pictures.blocks", "pictures.html", "pictures.panels", "pictures.sheet",
+    "pictures", "sources", "pictures.html", "pictures.panels", "pictures.sheet",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from tome_export.bundle import Bundle
 from tome_export.errors import ImageError, RequestError
-from tome_export.pictures.blocks import block_labels, evenly, sources_after_blocks
 from tome_export.pictures.panels import patch_grid, view
 from tome_export.pictures.sheet import Panel, plain, sheet
 from tome_export.predict import Prediction, best_classes
 from tome_export.preprocess import load_image
 from tome_export.runtimes import Runtime, open_runtime
+from tome_export.sources import block_labels, sources_after_blocks
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 STRIP_SIZE = 640
@@ -73,7 +73,9 @@ def visualize_files(
     bundle = Bundle.open(folder)
     images = [load_image(path) for path in photos]
     name = runtime or bundle.manifest.artifacts[0].format
-    with open_runtime(name, bundle, precision=precision, device=device) as opened:
+    # Without the final groups among its outputs, or for those in between, its decisions must be seen.
+    taps = blocks or all(output.name != "sources" for output in bundle.manifest.outputs)
+    with open_runtime(name, bundle, precision=precision, device=device, taps=taps) as opened:
         seen = tuple(look(bundle, opened, image, blocks) for image in images)
         used = f"{opened.name} {opened.version}"
     page = draw(bundle, [path.name for path in photos], images, seen, size)
@@ -82,7 +84,10 @@ def visualize_files(
 
 
 def look(bundle: Bundle, runtime: Runtime, photo: Image.Image, blocks: bool) -> Seen:
-    """Run the bundle's model on a photograph. Raises ImageError, RequestError: the bundle does not tell."""
+    """Run the bundle's model on a photograph. Raises ImageError.
+
+    runtime: opened with taps if there are to be `blocks`, or the bundle has no output `sources`.
+    """
     manifest = bundle.manifest
     image = manifest.preprocess.apply(photo)
     outputs = runtime.run(image)
@@ -92,7 +97,7 @@ def look(bundle: Bundle, runtime: Runtime, photo: Image.Image, blocks: bool) -> 
     else:
         rows, columns = patch_grid(manifest)
         special = manifest.tome.tokens[0] - rows * columns
-        labels = block_labels(bundle, runtime, image)
+        labels = block_labels(outputs, manifest.model.depth)
         found = sources_after_blocks(labels, manifest.tome.tokens[0], special > 0, special > 1)
         merging = [block for block, r in enumerate(manifest.tome.r) if r > 0]
         shown = evenly(merging, _STRIP_PANELS) if blocks and merging else [last]
@@ -166,3 +171,10 @@ def _save(page: Image.Image, out: Path) -> None:
         out.write_bytes(file.getvalue())
     except OSError as error:
         raise RequestError(f"{out}: cannot be written ({error.strerror})") from None
+
+
+def evenly(blocks: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the blocks, evenly spread, the last one always."""
+    if len(blocks) <= most:
+        return list(blocks)
+    return [blocks[round((i + 1) * len(blocks) / most) - 1] for i in range(most)]

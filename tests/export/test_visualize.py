@@ -14,22 +14,22 @@ import paddle
 import pytest
 from PIL import Image
 
-import tome_core.patch
-import tome_export.visualize
 from tests.export import small
 from tome_core import draw_groups, sources_of
 from tome_core.matching import bipartite_soft_matching
 from tome_core.merging import merge_source
+from tome_core.taps import tapped
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, ImageError
-from tome_export.pictures.blocks import evenly, sources_after_blocks
 from tome_export.pictures.html import LIMIT, data_uri, merged_thumbnail
 from tome_export.pictures.panels import patch_grid, view
 from tome_export.pictures.sheet import Panel, plain, sheet
+from tome_export.predict import Prediction
 from tome_export.preprocess import PRESETS, load_image, preset
 from tome_export.quiet import quiet
 from tome_export.runtimes import open_runtime
-from tome_export.visualize import Seen, draw, visualize_files
+from tome_export.sources import block_labels, sources_after_blocks
+from tome_export.visualize import Seen, draw, evenly, visualize_files
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "tome-export"
 NAMES = ("china.png", "flower.png", "grace_hopper.png")
@@ -99,7 +99,7 @@ def test_the_command_writes_what_the_model_merged(folder, model, photos):
     logits = small.answers(model, images)[0]["logits"].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     seen = [
-        Seen(((11, its),), tome_export.visualize.Prediction(int(p.argmax()), f"class {p.argmax()}", p.max()))
+        Seen(((11, its),), Prediction(int(p.argmax()), f"class {p.argmax()}", p.max()))
         for its, p in zip(sources, probabilities, strict=True)
     ]
     page = draw(bundle, NAMES, photos, seen)
@@ -183,30 +183,16 @@ def test_every_kind_of_image_is_drawn(folder, photos, mode, tmp_path):
 # ---------------------------------------------------------------- block by block
 
 
-@pytest.fixture
-def labels_of(monkeypatch):
-    """Run a model and return its labels, one or None per block, as a graph that reports them would."""
-
-    def labels(model, images):
-        recorded = []
-
-        def recording(*arguments):
-            match = bipartite_soft_matching(*arguments)
-            recorded.append(match.label.numpy())
-            return match
-
-        with monkeypatch.context() as patched, paddle.no_grad():
-            patched.setattr(tome_core.patch, "bipartite_soft_matching", recording)
-            model(paddle.to_tensor(images))
-        merging = iter(recorded)
-        return [next(merging) if r else None for r in model.tome.schedule.r]
-
-    return labels
+def labels_of(model, images):
+    """A model's labels, one or None per block, as a graph that reports them would give them."""
+    with tapped(model) as seen, paddle.no_grad():
+        model(paddle.to_tensor(images))
+    return block_labels({name: value.numpy() for name, value in seen.items()}, len(model.tome.schedule.r))
 
 
 @pytest.mark.parametrize("name", small.MODELS)
 @pytest.mark.parametrize("r", [0, 8, 16, (16, -1.0), [0, 9, 0, 5]])
-def test_labels_compose_to_the_models_sources(labels_of, details, name, r):
+def test_labels_compose_to_the_models_sources(details, name, r):
     model = small.build(name, r)
     images = preset("vit", small.SIZE).apply(details[:4])
     labels = labels_of(model, images)
@@ -266,10 +252,7 @@ def test_panels_are_spread_over_the_depth():
         assert len(chosen) == 6 and chosen[-1] == count - 1 and steps.max() - steps.min() <= 1
 
 
-def test_a_strip_shows_every_block(folder, model, photos, labels_of, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        tome_export.visualize, "block_labels", lambda bundle, runtime, image: labels_of(model, image)
-    )
+def test_a_strip_shows_every_block(folder, model, photos, tmp_path):
     (tmp_path / "photo.png").write_bytes((folder / NAMES[2]).read_bytes())
     drawn = visualize_files(
         folder / "infer", [tmp_path / "photo.png"], tmp_path / "strip.png", blocks=True, size=224
@@ -286,14 +269,9 @@ def test_a_strip_shows_every_block(folder, model, photos, labels_of, monkeypatch
         assert holds(page, shown.merged(wanted[block][0]))
 
 
-def test_a_bundle_without_sources_is_drawn_from_its_decisions(
-    folder, photos, labels_of, monkeypatch, tmp_path
-):
+def test_a_bundle_without_sources_is_drawn_from_its_decisions(folder, photos, tmp_path):
     model = small.build("small_deit_distilled", 8)
     bundle = Bundle.open(folder / "plain")
-    monkeypatch.setattr(
-        tome_export.visualize, "block_labels", lambda bundle, runtime, image: labels_of(model, image)
-    )
     visualize_files(folder / "plain", [folder / NAMES[0]], tmp_path / "out.png")
     wanted = sources_of(model, bundle.manifest.preprocess.apply(photos[0]))[-1][0]
     shown = view(photos[0], bundle.manifest.preprocess, (8, 8))
@@ -337,8 +315,6 @@ def test_the_format_follows_the_suffix_and_a_file_is_replaced(folder, tmp_path, 
 
 
 BAD = {
-    "no-sources": (["plain", NAMES[0]], "export it with --outputs logits,sources"),
-    "no-decisions": (["infer", NAMES[0], "--blocks"], "leave out --blocks"),
     "no-photo": (["infer", "none.jpg"], "none.jpg: no such file"),
     "no-bundle": (["none", NAMES[0]], "none: no such bundle"),
     "suffix": (["infer", NAMES[0], "--out", "merged.gif"], "merged.gif: a picture's name ends in .png"),

@@ -10,7 +10,6 @@ merges. So a disagreement beyond that cannot come from rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,22 +158,3 @@ def _words(token: int, label: np.ndarray, wanted: np.ndarray, margin: float, noi
 def _only(some: np.ndarray, parity: int) -> bool:
     """Whether `some` tokens are chosen, all even (0) or all odd (1)."""
     return bool(some[parity::2].any()) and not some[1 - parity :: 2].any()
-
-
-def groups(labels: Sequence[np.ndarray], blocks: Sequence[Block], tokens: int) -> np.ndarray | None:
-    """Follow each of a model's input tokens through its merging blocks: int32 [tokens], the final groups.
-
-    None if some labels are not valid.
-    """
-    where = np.arange(tokens)
-    for label, block in zip(labels, blocks, strict=True):
-        if label_problem(label, block):
-            return None
-        kept = -1.0 - np.arange((block.tokens + 1) // 2 - block.r)
-        destinations = np.arange(1, block.tokens, 2)
-        rows = [*kept, *destinations]
-        if block.distill_token:
-            rows = [kept[0], destinations[0], *kept[1:], *destinations[1:]]
-        place = {row: position for position, row in enumerate(rows)}
-        where = np.array([place[value] for value in label.tolist()])[where]
-    return where.astype(np.int32)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tome_export.bundle import Bundle
-from tome_export.parity.decisions import Agreement, Block, compare, groups, label_problem, margin
+from tome_export.errors import BundleError
+from tome_export.manifest import Manifest
+from tome_export.parity.decisions import Agreement, Block, compare, label_problem, margin
 from tome_export.parity.figures import compare as figures
 from tome_export.parity.following import Follower, Run
 from tome_export.parity.inputs import Inputs
@@ -21,6 +23,7 @@ from tome_export.parity.result import BlockResult, Finding, ParityResult
 from tome_export.parity.samples import is_natural
 from tome_export.parity.stages import find, largest, outputs_last, similarity_error, stage_errors, where
 from tome_export.runtimes import Runtime, open_runtime
+from tome_export.sources import block_labels, sources_after_blocks
 
 _WORST = float(np.finfo(np.float32).max)  # JSON cannot hold infinity
 
@@ -64,6 +67,17 @@ def merging_blocks(bundle: Bundle) -> dict[int, Block]:
         for index, r in enumerate(tome.r)
         if r > 0
     }
+
+
+def final_groups(run: Run, manifest: Manifest) -> np.ndarray | None:
+    """int32 [tokens], the final group of each input token by the decisions in `run`; None if some are invalid."""
+    model, tokens = manifest.model, manifest.tome.tokens[0]
+    special = tokens - (model.image_size // model.patch_size) ** 2
+    labels = block_labels(run, model.depth)
+    try:
+        return sources_after_blocks(labels, tokens, special > 0, special > 1)[-1][0]
+    except BundleError:
+        return None
 
 
 class Judgement:
@@ -202,9 +216,7 @@ class Judgement:
         """The source map that the graph returns must be what its merges come to."""
         if "sources" not in run:
             return []
-        labels = [run[f"block{index}.label"][0] for index in self.blocks]
-        wanted = groups(labels, list(self.blocks.values()), self.manifest.tome.tokens[0])
-        found = run["sources"][0]
+        wanted, found = final_groups(run, self.manifest), run["sources"][0]
         if wanted is None or np.array_equal(found, wanted):
             return []
         wrong = int((found != wanted).sum())

@@ -11,10 +11,9 @@ import numpy as np
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, ParityError, RequestError
 from tome_export.manifest import Artifact, Manifest
-from tome_export.parity.decisions import Block, groups
-from tome_export.parity.following import Follower, OnnxFollower, Run, RuntimeReference
+from tome_export.parity.following import Follower, OnnxFollower, RuntimeReference
 from tome_export.parity.inputs import Inputs
-from tome_export.parity.judge import judge, merging_blocks
+from tome_export.parity.judge import final_groups, judge
 from tome_export.parity.recipe import check_recipe
 from tome_export.parity.result import Finding, ParityResult
 from tome_export.parity.samples import image_files, is_natural, make_sample, sample_names
@@ -119,13 +118,13 @@ def judge_all(
     steps = steps or Steps()
     inputs = Inputs(names, lambda name: make_sample(name, bundle.manifest.preprocess))
     picture = next(filter(is_natural, names), None)
-    blocks, drawn, results = merging_blocks(bundle), {}, []
+    drawn, results = {}, []
     for artifact in bundle.manifest.artifacts if artifacts is None else artifacts:
         title = f"{artifact.format} {artifact.precision}"
 
         def watch(name, run, title=title):
             if name == picture:
-                drawn[title] = _groups(run, blocks, bundle)
+                drawn[title] = final_groups(run, bundle.manifest)
 
         with steps(title):
             results.append(
@@ -142,18 +141,11 @@ def judge_all(
             )
         after_each()
     if picture is not None:
-        labels = [inputs.free(picture, reference)[f"block{index}.label"][0] for index in blocks]
-        drawn = {
-            reference.name: groups(labels, list(blocks.values()), bundle.manifest.tome.tokens[0])
-        } | drawn
+        drawn = {reference.name: final_groups(inputs.free(picture, reference), bundle.manifest)} | drawn
+    drawn = {who: its for who, its in drawn.items() if its is not None}
     return Verification(
         bundle, reference.name, tuple(names), check_recipe(bundle.manifest), tuple(results), picture, drawn
     )
-
-
-def _groups(run: Run, blocks: dict[int, Block], bundle: Bundle) -> np.ndarray | None:
-    labels = [run[f"block{index}.label"][0] for index in blocks]
-    return groups(labels, list(blocks.values()), bundle.manifest.tome.tokens[0])
 
 
 def _reference(

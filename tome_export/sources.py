@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tome_export.bundle import Bundle
-from tome_export.errors import BundleError, RequestError
-from tome_export.runtimes import Runtime
+from tome_export.errors import BundleError
 
 
-def block_labels(bundle: Bundle, runtime: Runtime, image: np.ndarray) -> list[np.ndarray | None]:
-    """What each block decided on `image`, as `sources_after_blocks` takes it; None where nothing merges.
+def block_labels(found: Mapping[str, np.ndarray], depth: int) -> list[np.ndarray | None]:
+    """What each block decided, as `sources_after_blocks` takes it; None where nothing merges.
 
-    image: float32 [batch, 3, H, W], normalised. From arrays by name that would be
-    `[arrays.get(f"block{b}.label") for b in range(depth)]`. Raises RequestError: the bundle does not tell.
+    found: outputs and tensors by name, of a runtime that was opened with `taps=True`.
     """
-    del runtime, image
-    raise RequestError(
-        f"{bundle.path}: the decisions of its blocks are not in this bundle; export it with "
-        "--outputs logits,sources, which tells the last block's, and leave out --blocks"
-    )
+    return [found.get(f"block{block}.label") for block in range(depth)]
 
 
 def sources_after_blocks(
@@ -80,10 +73,3 @@ def _places(label, batch: int, tokens: int, class_token: bool, distill_token: bo
         raise ValueError("a distillation token that received another")
     place = np.where(whole < -1, -whole, kept + (whole - 1) // 2)
     return np.where(whole == -1, 0, np.where(whole == 1, 1, place)).astype(np.int32)
-
-
-def evenly(blocks: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the blocks, evenly spread, the last one always."""
-    if len(blocks) <= most:
-        return list(blocks)
-    return [blocks[round((i + 1) * len(blocks) / most) - 1] for i in range(most)]
