@@ -3,8 +3,8 @@
     from tome_export.lint import lint_bundle
     report = lint_bundle(Bundle.open("./infer"), ["tensorrt-10"])
 
-The tables are data, with a source for every row; docs/portability.md says how they were made and how to extend
-them.
+The tables are data, with a source for every row; docs/portability.md says how they were made and how to
+extend them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from tome_export.bundle import Bundle
 
 __all__ = [
-    "RED", "TARGETS", "YELLOW", "Finding", "Group", "Report", "Verdict", "choose", "group", "has_red", "lint_bundle",
-    "lint_graph", "lint_onnx", "lint_paddle",
+    "RED", "TARGETS", "YELLOW", "Finding", "Group", "Report", "Verdict", "choose", "group", "has_red",
+    "lint_bundle", "lint_graph", "lint_onnx", "lint_paddle",
 ]  # fmt: skip
 
 
 def lint_bundle(bundle: Bundle, targets: Sequence[str] | None = None) -> Report:
     """Check an exported bundle; targets: names from `TARGETS`, None for all that its files are for.
 
-    Every artifact of the format that a target reads is checked, in every precision. Raises RequestError for an
-    unknown target, BundleError for a target whose format is not in the bundle and for damaged files,
+    Every artifact of the format that a target reads is checked, in every precision. Raises RequestError
+    for an unknown target, BundleError for a target whose format is not in the bundle and for damaged files,
     MissingExtraError without the onnx package.
     """
     graphs: dict[str, list[Graph]] = {}
@@ -46,7 +46,9 @@ def lint_bundle(bundle: Bundle, targets: Sequence[str] | None = None) -> Report:
         target = load(name)
         if target.graph not in there:
             if targets:
-                raise BundleError(f"{bundle.path}: {name} reads {target.graph}, which this bundle does not hold")
+                raise BundleError(
+                    f"{bundle.path}: {name} reads {target.graph}, which this bundle does not hold"
+                )
             continue
         if target.graph not in graphs:
             graphs[target.graph] = list(_read(bundle, target.graph))
@@ -84,9 +86,7 @@ def lint_graph(graph: Graph, targets: Sequence[str]) -> Report:
         target = load(name)
         found = list(_check(graph, target))
         red = sum(each.severity == RED for each in found)
-        verdicts.append(
-            Verdict(name, target.title, len(graph.nodes), red, len(found) - red, target.note)
-        )
+        verdicts.append(Verdict(name, target.title, len(graph.nodes), red, len(found) - red, target.note))
         findings += found
     return Report(tuple(verdicts), tuple(findings))
 
@@ -94,7 +94,9 @@ def lint_graph(graph: Graph, targets: Sequence[str]) -> Report:
 def _check(graph: Graph, target: Target) -> Iterator[Finding]:
     if graph.problem:
         advice = "export again with the weights in a file of their own"
-        yield Finding(target.name, RED, "", "model", graph.problem, advice, "protocol buffers: 2 GiB a message")
+        yield Finding(
+            target.name, RED, "", "model", graph.problem, advice, "protocol buffers: 2 GiB a message"
+        )
         return
     if graph.kind == "onnx":
         yield from check_opset(graph, target)

@@ -12,8 +12,8 @@ RED, YELLOW = "red", "yellow"
 class Finding:
     """One thing that is wrong with one node (or, with an empty `node`, with the model) for one target.
 
-    severity: "red" if the target refuses the model or computes something else; "yellow" if it runs, but slower,
-    less exactly, or not on every version. source: where that is written, or how it was found out.
+    severity: "red" if the target refuses the model or computes something else; "yellow" if it runs, but
+    slower, less exactly, or not on every version. source: where that is written, or how it was found out.
     """
 
     target: str

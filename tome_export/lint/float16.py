@@ -33,7 +33,11 @@ def _hazards(node: Node, makers: dict[str, Node]) -> Iterator[tuple[str, str, st
     if first is None or first.dtype != "float16":
         return
     if node.operator in ("LayerNormalization", "pd_op.layer_norm"):
-        yield YELLOW, "LayerNormalization in float16", "keep it in float32: its sums of squares overflow at 65504"
+        yield (
+            YELLOW,
+            "LayerNormalization in float16",
+            "keep it in float32: its sums of squares overflow at 65504",
+        )
     if node.operator in ("Softmax", "LogSoftmax", "pd_op.softmax"):
         yield YELLOW, "Softmax in float16", "keep it in float32, or keep its input below 11 in magnitude"
     if node.operator in _SELECTION:
@@ -53,9 +57,10 @@ def _constants(node: Node) -> Iterator[tuple[str, str, str]]:
             continue
         if value.dtype == "float16" and (math.isinf(value.low) or math.isinf(value.high)):
             yield RED, "an infinite constant in float16: times zero, or minus itself, it gives NaN", advice
-        becomes_half = node.operator in _TO_HALF and str(
-            node.attributes.get("to", node.attributes.get("dtype"))
-        ) == _TO_HALF[node.operator]
+        becomes_half = (
+            node.operator in _TO_HALF
+            and str(node.attributes.get("to", node.attributes.get("dtype"))) == _TO_HALF[node.operator]
+        )
         if becomes_half and _too_large(value):
             extreme = value.low if abs(value.low) > LARGEST else value.high
             yield RED, f"the constant {extreme:.4g} becomes infinite when it is cast to float16", advice

@@ -32,7 +32,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. `operator` carries its domain unless that is ONNX's own: "MatMul", "com.microsoft.Gelu"."""
+    """One operator. `operator` carries its domain unless that is ONNX's own: "MatMul",
+    "com.microsoft.Gelu"."""
 
     name: str
     operator: str

@@ -18,7 +18,9 @@ def check_opset(graph: Graph, target: Target) -> Iterator[Finding]:
     source = limits.get("opset_source", "")
     lowest, highest = limits.get("min_opset", 0), limits.get("max_opset")
     if graph.opset < lowest:
-        yield _about(target, RED, f"opset {graph.opset} is below {lowest}", f"--opset {lowest} or later", source)
+        yield _about(
+            target, RED, f"opset {graph.opset} is below {lowest}", f"--opset {lowest} or later", source
+        )
     if highest is not None and graph.opset > highest:
         problem = f"opset {graph.opset} is beyond {highest}, the highest that {target.title} reads"
         yield _about(target, RED, problem, f"export with --opset {highest} or lower", source)

@@ -27,7 +27,9 @@ def read_file(path: Path) -> Graph:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        raise BundleError(f"{path}: cannot be read as an ONNX model ({' '.join(str(error).split())[:120]})") from None
+        raise BundleError(
+            f"{path}: cannot be read as an ONNX model ({' '.join(str(error).split())[:120]})"
+        ) from None
     for tensor in model.graph.initializer:
         place = {entry.key: entry.value for entry in tensor.external_data}.get("location")
         if place is not None and not (path.parent / place).is_file():
@@ -44,7 +46,9 @@ def read_model(model: onnx.ModelProto) -> Graph:
 
         model = inliner.inline_local_functions(model)
     skeleton = onnx.ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, graph=onnx.GraphProto(name=model.graph.name)
+        ir_version=model.ir_version,
+        opset_import=model.opset_import,
+        graph=onnx.GraphProto(name=model.graph.name),
     )
     constants = _constants(model.graph)
     for part in ("node", "input", "output", "value_info", "sparse_initializer"):
@@ -77,7 +81,9 @@ def _walk(onnx: Any, graph: Any, scope: dict[str, Tensor], found: list[Node]) ->
     for index, proto in enumerate(graph.node):
         attributes = {each.name: _attribute(onnx, each) for each in proto.attribute}
         inputs = tuple(scope.get(name, Tensor(name)) if name else None for name in proto.input)
-        known = all(each is None or each.constant for each in inputs) and proto.op_type not in _FOLDED_ELSEWHERE
+        known = (
+            all(each is None or each.constant for each in inputs) and proto.op_type not in _FOLDED_ELSEWHERE
+        )
         stored = attributes.get("value") if proto.op_type == "Constant" else None
         for name in proto.output:
             if name and known and (proto.input or proto.op_type == "Constant"):

@@ -58,7 +58,8 @@ def holds(check: Check, node: Node, opset: int) -> bool:
         check.not_constant is None or not _is(node.input(check.not_constant), "constant"),
         check.not_initializer is None or not _is(node.input(check.not_initializer), "initializer"),
         check.above is None or _exceeds(check.above, node),
-        check.outputs_beyond is None or any(each is not None for each in node.outputs[check.outputs_beyond :]),
+        check.outputs_beyond is None
+        or any(each is not None for each in node.outputs[check.outputs_beyond :]),
     ]
     return all(conditions)
 
@@ -80,7 +81,12 @@ def _check_types(node: Node, row: Row, target: Target) -> Iterator[Finding]:
         else:
             problem = f"{where} is {value.dtype}; supported: {wanted}"
             yield _finding(
-                target, target.unsupported.severity, node, problem, f"cast to {allowed[0]} before it", row.source
+                target,
+                target.unsupported.severity,
+                node,
+                problem,
+                f"cast to {allowed[0]} before it",
+                row.source,
             )
         return  # one type variable usually governs the others
 
@@ -111,8 +117,6 @@ def _lacking(target: Target, node: Node, lacking: Lacking, source: str) -> Findi
     return _finding(target, lacking.severity, node, lacking.problem, lacking.advice, source)
 
 
-def _finding(
-    target: Target, severity: str, node: Node, problem: str, advice: str, source: str
-) -> Finding:
+def _finding(target: Target, severity: str, node: Node, problem: str, advice: str, source: str) -> Finding:
     assert severity in (RED, YELLOW)
     return Finding(target.name, severity, node.name, node.operator, problem, advice, source)

@@ -1,7 +1,7 @@
 """A Paddle program (`inference.json`, PIR) as a `Graph`, read as data: Paddle is not needed.
 
-Keys of an operator: "#" its name, with the dialect as a number; "I" and "O" its operands and results by number;
-"A" its attributes. "p" is a parameter.
+Keys of an operator: "#" its name, with the dialect as a number; "I" and "O" its operands and results by
+number; "A" its attributes. "p" is a parameter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ _TYPES = {
     "f32": "float", "f64": "double", "f16": "float16", "bf16": "bfloat16", "i8": "int8", "ui8": "uint8",
     "i16": "int16", "i32": "int32", "i64": "int64", "bool": "bool",
 }  # fmt: skip
-_FREE = ("builtin.combine", "builtin.split", "builtin.slice", "builtin.parameter", "pd_op.data", "pd_op.fetch")
+_FREE = (
+    "builtin.combine",
+    "builtin.split",
+    "builtin.slice",
+    "builtin.parameter",
+    "pd_op.data",
+    "pd_op.fetch",
+)
 _CONSTANTS = ("pd_op.full", "pd_op.full_int_array", "pd_op.assign_value", "pd_op.assign_value_")
 
 
@@ -30,7 +37,9 @@ def read_file(path: Path) -> Graph:
         blocks = json.loads(path.read_text(encoding="utf-8"))["program"]["regions"][0]["blocks"]
         return _read([op for block in blocks for op in block["ops"]])
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, AttributeError) as error:
-        raise BundleError(f"{path}: cannot be read as a Paddle program ({type(error).__name__}: {error})") from None
+        raise BundleError(
+            f"{path}: cannot be read as a Paddle program ({type(error).__name__}: {error})"
+        ) from None
 
 
 def operator_names(path: Path) -> list[str]:

@@ -1,4 +1,5 @@
-"""The tables of what each target supports: `targets/*.toml`, read and checked. docs/portability.md explains them."""
+"""The tables of what each target supports: `targets/*.toml`, read and checked. docs/portability.md
+explains them."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One operator from one opset on. types: element types by position ("0": first input, "out": first output);
-    a position that is not named may have any. until: the last opset this row holds for."""
+    """One operator from one opset on. types: element types by position ("0": first input, "out": first
+    output); a position that is not named may have any. until: the last opset this row holds for."""
 
     operator: str
     source: str
@@ -39,11 +40,11 @@ class Row:
 class Check:
     """A condition beyond the row: when everything given here holds for a node, it is a finding.
 
-    operators: the nodes it is about. attributes: one of these values, written as text, for each attribute.
-    contains: a text inside an attribute. types: element types of inputs by position; a text is for the first. opset_below, opset_from: the
-    model's opset. not_constant, not_initializer: this input is not known at build time, or not stored as such.
-    above: this input holds more than this, or, for a dimension, "axis" does. outputs_beyond: a later output
-    is used.
+    operators: the nodes it is about. attributes: for each, one of these values, written as text.
+    contains: a text inside an attribute. types: element types of inputs by position; a text is for the first.
+    opset_below, opset_from: the model's opset. not_constant, not_initializer: this input is not known at build
+    time, or not stored as such. above: this input holds more than this; "axis" stands for the size of the
+    dimension that the attribute axis names. outputs_beyond: a later output is used.
     """
 
     operators: tuple[str, ...]
@@ -73,7 +74,8 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Target:
-    """Everything known about one target. graph: "onnx" or "paddle", what it reads. missing: of operators without
+    """Everything known about one target. graph: "onnx" or "paddle", what it reads. missing: of operators
+    without
     a row; unsupported: of rows that say no, or not for this opset or type. limits: of the whole model."""
 
     name: str

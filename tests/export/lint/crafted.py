@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.export.lint.graphs import X, graph, vi
@@ -55,7 +54,9 @@ def unknown():
     body = helper.make_graph(
         [node], "g", [vi("x0", TensorProto.FLOAT, [3, 4])], [vi("y0", TensorProto.FLOAT, [3, 4])]
     )
-    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), {"x0": X.astype(F32)}
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), {
+        "x0": X.astype(F32)
+    }
 
 
 def opset(version, ir_version=8):
@@ -118,7 +119,11 @@ def einsum(equation, *shapes):
 
 def cum_sum(constant=True):
     axis = np.array(1, np.int64)
-    return graph("CumSum", 17, [X.astype(F32)], [axis]) if constant else graph("CumSum", 17, [X.astype(F32), axis])
+    return (
+        graph("CumSum", 17, [X.astype(F32)], [axis])
+        if constant
+        else graph("CumSum", 17, [X.astype(F32), axis])
+    )
 
 
 def reduce(kind, opset, axes):
@@ -138,7 +143,12 @@ def resize(mode):
 def function():
     """A model-local function: its body is what runs."""
     body = helper.make_function(
-        "local", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+        "local",
+        "Twice",
+        ["a"],
+        ["b"],
+        [helper.make_node("Add", ["a", "a"], ["b"])],
+        [helper.make_opsetid("", 17)],
     )
     node = helper.make_node("Twice", ["x0"], ["y0"], domain="local", name="node")
     given = vi("x0", TensorProto.FLOAT, [3, 4])
@@ -163,7 +173,9 @@ def branches(op):
 _HALF_INFINITY = float("inf")
 CASES = {
     **{
-        f"scatter_elements {reduction} {np.dtype(dtype).name}": lambda d=dtype, r=reduction: scatter_elements(d, r)
+        f"scatter_elements {reduction} {np.dtype(dtype).name}": lambda d=dtype, r=reduction: scatter_elements(
+            d, r
+        )
         for reduction in ("none", "add", "mul", "max", "min")
         for dtype in (F32, F16, np.int64)
     },
@@ -228,7 +240,3 @@ CASES = {
     "if": lambda: branches("Relu"),
     "if unknown": lambda: branches("MergeTokens"),
 }
-
-
-def serialised(model: onnx.ModelProto) -> bytes:
-    return model.SerializeToString()

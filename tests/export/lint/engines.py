@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
+import tempfile
 
 import numpy as np
 import onnx
 
 
 def reference(model: onnx.ModelProto, feeds: dict) -> list[np.ndarray] | None:
-    """The answer of ONNX's own reference implementation, in double precision's neighbourhood; None if it has
-    none for these types."""
+    """The answer of ONNX's own reference implementation, or None if it has none
+    for these types."""
     from onnx.reference import ReferenceEvaluator
 
     try:
@@ -20,16 +22,26 @@ def reference(model: onnx.ModelProto, feeds: dict) -> list[np.ndarray] | None:
         return None
 
 
-def run_onnxruntime(model: onnx.ModelProto, feeds: dict, optimise: bool = True) -> list[np.ndarray]:
+def run_onnxruntime(model: onnx.ModelProto, feeds: dict) -> list[np.ndarray]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
+
+
+def optimised_operators(model: onnx.ModelProto) -> list[str]:
+    """The operators of the graph that ONNX Runtime makes of the model, in order."""
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = f"{folder}/optimised.onnx"
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
 
 
 @functools.cache
@@ -42,9 +54,6 @@ def _core():
 
 
 def run_openvino(model: onnx.ModelProto, feeds: dict) -> list[np.ndarray]:
-    import io
-
-    import openvino
 
     read = _core().read_model(io.BytesIO(model.SerializeToString()))
     compiled = _core().compile_model(read, "CPU")
@@ -57,7 +66,8 @@ ENGINES = {"onnxruntime-cpu": run_onnxruntime, "openvino": run_openvino}
 
 
 def outcome(target: str, model: onnx.ModelProto, feeds: dict) -> tuple[str, str]:
-    """("refused" | "right" | "wrong" | "ran", what it said). Compared with ONNX's reference implementation; where
+    """("refused" | "right" | "wrong" | "ran", what it said). Compared with ONNX's reference
+    implementation; where
     that has no answer, with ONNX Runtime; "ran" where there is nothing to compare with."""
     try:
         found = ENGINES[target](model, feeds)

@@ -1,4 +1,5 @@
-"""One small graph for every operator, element type and opset that a table speaks of, with inputs to run it on."""
+"""One small graph for every operator, element type and opset that a table speaks of, with inputs to run it
+on."""
 
 from __future__ import annotations
 
@@ -16,16 +17,14 @@ TYPES = {
     "int64": (TensorProto.INT64, np.dtype(np.int64)),
     "bool": (TensorProto.BOOL, np.dtype(np.bool_)),
 }
-I64 = "int64"
 X = np.array([[0.5, 2.0, 1.0, 3.0], [1.5, 0.25, 4.0, 2.5], [3.5, 1.25, 0.75, 5.0]])
 IMAGE = (np.arange(2 * 4 * 4 * 4).reshape(2, 4, 4, 4) % 7) / 2 + 0.5
-UNARY = [
-    *("Abs Ceil Cos Elu Erf Exp Floor HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg").split(),
-    *("Not Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Tanh Gelu").split(),
-]
-BINARY = [
-    *"Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Xor".split(),
-]
+UNARY = """
+    Abs Ceil Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not
+    Reciprocal Relu Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Tanh
+""".split()
+BINARY = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or Pow Sub Sum Xor"
+BINARY = BINARY.split()
 REDUCE = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"]
 AXES_AS_INPUT = {name: 18 for name in REDUCE} | {"Sum": 13}
 
@@ -64,7 +63,9 @@ def graph(op, opset, fed, constants=(), attributes=None, outputs=1, domain="", n
     imports = [helper.make_opsetid("", opset)]
     if domain:
         imports.append(helper.make_opsetid(domain, 1))
-    model = helper.make_model(body, opset_imports=imports, ir_version=min(8 + (opset > 18) + (opset > 20), 10))
+    model = helper.make_model(
+        body, opset_imports=imports, ir_version=min(8 + (opset > 18) + (opset > 20), 10)
+    )
     if not domain:
         try:
             inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -72,9 +73,10 @@ def graph(op, opset, fed, constants=(), attributes=None, outputs=1, domain="", n
             return None, feeds
         known = {value.name: value for value in inferred.graph.value_info}
         known |= {value.name: value for value in inferred.graph.output}
-        if any(each not in known for each in made):
-            return None, feeds
-        model.graph.output.extend(known[each] for each in made)
+        for each in made:  # ONNX infers nothing for some functions: they keep the type of their input
+            if each not in known:
+                known[each] = vi(each, inputs[0].type.tensor_type.elem_type, None)
+            model.graph.output.append(known[each])
         try:
             onnx.checker.check_model(model, full_check=True)
         except Exception:
@@ -95,7 +97,11 @@ def make(op, type_name, opset):
     if op in UNARY:
         return graph(op, opset, [x])
     if op in BINARY:
-        attributes = {"fmod": 1} if op == "Mod" and "float" in type_name or op == "Mod" and type_name == "double" else {}
+        attributes = (
+            {"fmod": 1}
+            if op == "Mod" and "float" in type_name or op == "Mod" and type_name == "double"
+            else {}
+        )
         return graph(op, opset, [x, t(X[::-1] + 1)], attributes=attributes)
     if op.startswith("Reduce"):
         kind = op[6:]
@@ -115,8 +121,12 @@ def make(op, type_name, opset):
         "Compress": lambda: graph(op, opset, [x], [np.array([True, False, True])], {"axis": 0}),
         "Concat": lambda: graph(op, opset, [x, x], [], {"axis": 1}),
         "Constant": lambda: graph(op, opset, [], [], {"value": numpy_helper.from_array(x, "v")}),
-        "ConstantOfShape": lambda: graph(op, opset, [], [_i64(2, 3)], {"value": numpy_helper.from_array(t([1]), "v")}),
-        "Conv": lambda: graph(op, opset, [t(IMAGE)], [t(IMAGE[:, :, :2, :2]), t([1, 2])], {"strides": [2, 2]}),
+        "ConstantOfShape": lambda: graph(
+            op, opset, [], [_i64(2, 3)], {"value": numpy_helper.from_array(t([1]), "v")}
+        ),
+        "Conv": lambda: graph(
+            op, opset, [t(IMAGE)], [t(IMAGE[:, :, :2, :2]), t([1, 2])], {"strides": [2, 2]}
+        ),
         "ConvTranspose": lambda: graph(op, opset, [t(IMAGE)], [t(np.ones((4, 2, 2, 2)))]),
         "CumSum": lambda: graph(op, opset, [x], [_i64(1)]),
         "DepthToSpace": lambda: graph(op, opset, [t(IMAGE)], [], {"blocksize": 2}),
@@ -128,7 +138,9 @@ def make(op, type_name, opset):
         "EyeLike": lambda: graph(op, opset, [x]),
         "Flatten": lambda: graph(op, opset, [t(IMAGE)], [], {"axis": 2}),
         "Gather": lambda: graph(op, opset, [x], [_i64(2, 0)], {"axis": 0}),
-        "GatherElements": lambda: graph(op, opset, [x, _i64(0, 3, 1, 2, 2, 0).reshape(3, 2)], [], {"axis": 1}),
+        "GatherElements": lambda: graph(
+            op, opset, [x, _i64(0, 3, 1, 2, 2, 0).reshape(3, 2)], [], {"axis": 1}
+        ),
         "GatherND": lambda: graph(op, opset, [x, _i64(0, 1, 2, 3).reshape(2, 2)]),
         "Gemm": lambda: graph(op, opset, [x], [t(X), t([1, 2, 3])], {"transB": 1}),
         "GlobalAveragePool": lambda: graph(op, opset, [t(IMAGE)]),
@@ -182,13 +194,14 @@ def make(op, type_name, opset):
     return builders[op]()
 
 
-OPERATORS = sorted([
-    *UNARY, *BINARY, *(f"Reduce{kind}" for kind in REDUCE),
-    *("ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Clip Compress Concat Constant ConstantOfShape").split(),
-    *("Conv ConvTranspose CumSum DepthToSpace DequantizeLinear Dropout DynamicQuantizeLinear Einsum Expand").split(),
-    *("EyeLike Flatten Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool").split(),
-    *("GroupNormalization Hardmax InstanceNormalization LayerNormalization LogSoftmax LpNormalization MatMul").split(),
-    *("MatMulInteger MaxPool MeanVarianceNormalization NonZero OneHot PRelu Pad QLinearMatMul QuantizeLinear").split(),
-    *("Range Reshape Resize ScatterElements ScatterND Shape Size Slice Softmax SpaceToDepth Split Squeeze").split(),
-    *("Tile TopK Transpose Trilu Unique Unsqueeze Where").split(),
-])  # fmt: skip
+_BUILT = """
+    ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Clip Compress Concat Constant
+    ConstantOfShape Conv ConvTranspose CumSum DepthToSpace DequantizeLinear Dropout
+    DynamicQuantizeLinear Einsum Expand EyeLike Flatten Gather GatherElements GatherND Gemm
+    GlobalAveragePool GlobalMaxPool GroupNormalization Hardmax InstanceNormalization
+    LayerNormalization LogSoftmax LpNormalization MatMul MatMulInteger MaxPool
+    MeanVarianceNormalization NonZero OneHot PRelu Pad QLinearMatMul QuantizeLinear Range Reshape
+    Resize ScatterElements ScatterND Shape Size Slice Softmax SpaceToDepth Split Squeeze Tile TopK
+    Transpose Trilu Unique Unsqueeze Where
+"""
+OPERATORS = sorted([*UNARY, *BINARY, *(f"Reduce{kind}" for kind in REDUCE), *_BUILT.split()])
