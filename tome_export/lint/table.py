@@ -42,9 +42,9 @@ class Check:
 
     operators: the nodes it is about. attributes: for each, one of these values, written as text.
     contains: a text inside an attribute. types: element types of inputs by position; a text is for the first.
-    opset_below, opset_from: the model's opset. not_constant, not_initializer: this input is not known at build
-    time, or not stored as such. above: this input holds more than this; "axis" stands for the size of the
-    dimension that the attribute axis names. outputs_beyond: a later output is used.
+    opset_below, opset_from: the model's opset. not_constant, not_initializer: this input is not known at
+    build time, or not stored as such. above: this input holds more than this; "axis" stands for the size of
+    the dimension that the attribute axis names. outputs_beyond: a later output is used.
     """
 
     operators: tuple[str, ...]

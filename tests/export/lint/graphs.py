@@ -29,6 +29,10 @@ REDUCE = ["L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum"
 AXES_AS_INPUT = {name: 18 for name in REDUCE} | {"Sum": 13}
 
 
+# From which opset on; ONNX 1.17 cannot infer the shapes of these two.
+_SAME_SHAPE = {"GroupNormalization": 18, "MeanVarianceNormalization": 9}
+
+
 def vi(name, dtype, shape):
     return helper.make_tensor_value_info(name, dtype, shape)
 
@@ -66,20 +70,18 @@ def graph(op, opset, fed, constants=(), attributes=None, outputs=1, domain="", n
     model = helper.make_model(
         body, opset_imports=imports, ir_version=min(8 + (opset > 18) + (opset > 20), 10)
     )
-    if not domain:
+    if op in _SAME_SHAPE:
+        if fed[0].dtype.kind != "f" or opset < _SAME_SHAPE[op]:
+            return None, feeds
+        like = inputs[0].type.tensor_type
+        model.graph.output.append(vi("y0", like.elem_type, [dim.dim_value for dim in like.shape.dim]))
+    elif not domain:
         try:
             inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-        except Exception:
-            return None, feeds
-        known = {value.name: value for value in inferred.graph.value_info}
-        known |= {value.name: value for value in inferred.graph.output}
-        for each in made:  # ONNX infers nothing for some functions: they keep the type of their input
-            if each not in known:
-                known[each] = vi(each, inputs[0].type.tensor_type.elem_type, None)
-            model.graph.output.append(known[each])
-        try:
+            known = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
+            model.graph.output.extend(known[each] for each in made)
             onnx.checker.check_model(model, full_check=True)
-        except Exception:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, KeyError):
             return None, feeds
     else:
         model.graph.output.extend(vi(each, TensorProto.FLOAT, None) for each in made)
