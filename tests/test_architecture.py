@@ -14,7 +14,7 @@ ENGINES = ("paddle", "onnxruntime", "onnx", "paddle2onnx")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
-    "staging", "steps", "strict_json", "views", "visualize", "console",
+    "lint", "lint.report", "staging", "steps", "strict_json", "views", "visualize", "console",
     "parity.decisions", "parity.figures", "parity.following", "parity.inputs", "parity.judge",
     "parity.limits", "parity.recipe", "parity.result", "parity.samples", "parity.stages", "parity.verify",
     "pictures", "sources", "pictures.html", "pictures.panels", "pictures.sheet",

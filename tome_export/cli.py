@@ -9,12 +9,13 @@ import typer
 from tome_export.commands.doctor import doctor
 from tome_export.commands.export import export_command
 from tome_export.commands.inspect import inspect
+from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
 from tome_export.commands.verify import verify
 from tome_export.commands.visualize import visualize
 
-COMMANDS = (predict, visualize, verify, inspect, models, doctor)
+COMMANDS = (predict, visualize, verify, inspect, lint, models, doctor)
 """In the order that --help shows them."""
 
 app = typer.Typer(

@@ -149,6 +149,7 @@ class Manifest:
     parity: tuple[ParityResult, ...] = ()
     parity_samples: tuple[str, ...] = ()  # what parity was measured on: `tome_export.parity.samples`
     preset: str | None = None  # name of the published recipe that `preprocess` follows
+    linted: tuple[str, ...] = ()  # targets that `tome_export.lint` found nothing red for, at the export
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

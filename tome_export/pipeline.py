@@ -6,6 +6,7 @@ import ctypes
 import gc
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from tome_core.zoo.config import ViTConfig
 from tome_export import manifest as m
 from tome_export import staging
 from tome_export.bundle import Bundle, BundleWriter
+from tome_export.errors import ConversionError
 from tome_export.fetch import fetch
 from tome_export.onnx import convert_to_onnx
 from tome_export.parity.samples import sample_names
@@ -81,6 +83,9 @@ def run(
                 shutil.rmtree(weights_folder)
                 artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(names, ""), opset))
             draft = replace(draft, artifacts=tuple(artifacts), parity_samples=sample_names(_SAMPLES))
+            if request.targets:
+                with steps("lint"):
+                    draft = replace(draft, linted=_lint(Bundle(writer.folder, draft), request.targets))
             with steps("parity"):
                 results = _prove(Bundle(writer.folder, draft), source)
         with steps("write"):
@@ -96,6 +101,17 @@ def _prove(bundle: Bundle, source: Source) -> tuple[m.ParityResult, ...]:
     found = judge_all(bundle, bundle.manifest.parity_samples, reference, after_each=_release_memory)
     found.require()
     return found.results
+
+
+def _lint(bundle: Bundle, targets: Sequence[str]) -> tuple[str, ...]:
+    """The targets, all of which the bundle will run on. Raises ConversionError otherwise."""
+    from tome_export.lint import lint_bundle
+    from tome_export.lint.report import summary
+
+    report = lint_bundle(bundle, targets)
+    if len(report.clean) < len(report.verdicts):
+        raise ConversionError(f"the model will not run as asked: {summary(report)}")
+    return report.clean
 
 
 def _release_memory() -> None:

@@ -11,6 +11,7 @@ from tome_core.schedule import RSpec, Schedule, make_schedule
 from tome_core.zoo.config import ViTConfig, get_config
 from tome_export.errors import RequestError
 from tome_export.fetch import check_address
+from tome_export.lint.table import choose, load
 from tome_export.onnx import DEFAULT_OPSET, check_opset
 from tome_export.preprocess import PRESETS
 
@@ -34,6 +35,7 @@ class ExportRequest:
     prop_attn: proportional attention; None keeps a patched object's own, else the family's default: off for
     MAE, which was not trained with merging, on for the others.
     preprocess: a preset's name; None follows the weights' origin.
+    targets: where it must run, see `tome_export.lint`; a finding that forbids it fails the export.
     outputs: "logits", and "sources" for the map from input tokens to final groups, int32 [batch, tokens].
 
     Raises ModelError, ScheduleError, RequestError.
@@ -53,6 +55,7 @@ class ExportRequest:
     formats: Sequence[str] = FORMATS
     outputs: Sequence[str] = ("logits",)
     opset: int = DEFAULT_OPSET
+    targets: Sequence[str] = ()
     seed: int = 0
     labels: Sequence[str] | None = None
 
@@ -76,6 +79,7 @@ class ExportRequest:
             raise RequestError("ONNX is made from the Paddle model; ask for paddle,onnx or paddle")
         if "logits" not in self.outputs:
             raise RequestError("the outputs must include logits")
+        self._check_targets()
         if self.preprocess is not None:
             _check_choice("pre-processing preset", [self.preprocess], PRESETS)
         if self.seed < 0:
@@ -98,6 +102,11 @@ class ExportRequest:
         config = self.config
         r = 16 if self.r is None else self.r
         return make_schedule(r, config.depth, config.tokens, config.protected)
+
+    def _check_targets(self) -> None:
+        for name in choose(self.targets) if self.targets else ():
+            if (reads := load(name).graph) not in self.formats:
+                raise RequestError(f"the target {name} reads {reads}; add it to the formats")
 
     def _check_labels(self, classes: int) -> None:
         if len(self.labels) != classes:

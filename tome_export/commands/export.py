@@ -18,6 +18,7 @@ TITLES = {
     "model": "build the model",
     "trace": "trace and save for Paddle Inference",
     "onnx": "convert to ONNX",
+    "lint": "check the targets",
     "parity": "prove that the runtimes agree with it",
     "write": "write the bundle",
 }
@@ -71,6 +72,12 @@ def export_command(
     labels: Annotated[
         Path | None, typer.Option(help="Class names, one a line, for `predict`.", show_default=False)
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where it must run, see `tome-export lint`; several, or a,b.", show_default="not checked"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at --out.")] = False,
     debug: Debug = False,
@@ -107,6 +114,7 @@ def export_command(
             formats=formats.split(","),
             opset=opset,
             outputs=outputs.split(","),
+            targets=target or (),
             seed=seed,
             labels=_read_labels(labels),
         )
