@@ -16,7 +16,8 @@ OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
     "lint", "lint.report", "staging", "steps", "strict_json", "views", "visualize", "console",
     "parity.decisions", "parity.figures", "parity.following", "parity.inputs", "parity.judge",
-    "parity.limits", "parity.recipe", "parity.result", "parity.samples", "parity.stages", "parity.verify",
+    "parity.limits", "parity.recipe", "parity.result", "parity.rows", "parity.samples", "parity.stages",
+    "parity.verify",
     "pictures", "sources", "pictures.html", "pictures.panels", "pictures.sheet",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}

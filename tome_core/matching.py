@@ -181,8 +181,8 @@ def _similarity(metric: paddle.Tensor) -> paddle.Tensor:
     """Cosine similarity of every pair of tokens, float32 [batch, tokens, tokens]."""
     metric = metric.astype("float32") if metric.dtype in _HALF else metric
     squares = (metric * metric).sum(-1, keepdim=True)
-    # Not sqrt or rsqrt: on some processors their vectorised form is off by a bit, and the one for the last few
-    # elements is not, so that equal tokens would differ by where they stand. A power is the same everywhere.
+    # Not sqrt or rsqrt: on some processors their vectorised form is off by a bit, and the one for the last
+    # few elements is not: equal tokens would differ by where they stand. A power is the same everywhere.
     metric = metric * (squares + _TINY).pow(-0.5)
     return metric.matmul(metric, transpose_y=True)
 

@@ -46,7 +46,7 @@ class ToMeState:
     sizes: list[paddle.Tensor | None] = field(default_factory=list)
     sources: list[paddle.Tensor | None] = field(default_factory=list)
     tap: Callable[[str, paddle.Tensor], paddle.Tensor] | None = None
-    """Called with name and value of each tensor of `schedule.tap_names`; its answer takes the value's place."""
+    """Gets name and value of each tensor of `schedule.tap_names`; its answer takes the value's place."""
 
     @property
     def class_token(self) -> bool:

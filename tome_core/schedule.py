@@ -122,9 +122,9 @@ def tap_names(r: Sequence[int]) -> tuple[str, ...]:
     """Names of the tensors that a patched model lets others see or replace (`ToMeState.tap`), in order.
 
     r: tokens merged in each block, as applied. `embed`: the tokens entering block 0. Then of each block
-    `norm1`: what attention reads; `attended`: tokens after attention; if the block merges, `scores` and `label`
-    (see `tome_core.matching`), `size` and `merged`: sizes and tokens after merging; `norm2`: what the MLP
-    reads; `tokens`: what leaves the block.
+    `norm1`: what attention reads; `attended`: tokens after attention; if the block merges, `scores` and
+    `label` (see `tome_core.matching`), `size` and `merged`: sizes and tokens after merging; `norm2`: what
+    the MLP reads; `tokens`: what leaves the block.
     """
     merging = ("scores", "label", "size", "merged")
     parts = (("norm1", "attended", *(merging if merged else ()), "norm2", "tokens") for merged in r)

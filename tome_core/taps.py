@@ -16,9 +16,9 @@ def tapped(
 ) -> Iterator[dict[str, paddle.Tensor]]:
     """Within the block, each forward of `model` (patched) leaves its own tensors in the dict that is yielded.
 
-    Their names are those of `tome_core.schedule.tap_names`. given: values that take the place of the model's
-    own, by name: with all labels given, the model merges as it is told; with everything given, each part of it
-    works on what it is given and its own errors do not add up.
+    Their names are those of `tome_core.schedule.tap_names`. given: values that take the place of the
+    model's own, by name: with all labels given, the model merges as it is told; with everything given, each
+    part of it works on what it is given and its own errors do not add up.
     """
     own: dict[str, paddle.Tensor] = {}
     given = given or {}

@@ -67,8 +67,8 @@ class Bundle:
         """As `file`, of the artifact's variant that shows what is inside. Raises BundleError."""
         if not artifact.debug:
             raise BundleError(
-                f"{self.path}: its {artifact.format} model came without the variant that shows merge decisions; "
-                "export the bundle again"
+                f"{self.path}: its {artifact.format} model came without the variant that shows merge "
+                "decisions; export the bundle again"
             )
         return self.file(replace(artifact, files=artifact.debug), suffix)
 

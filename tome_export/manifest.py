@@ -86,8 +86,8 @@ class TensorInfo:
 @dataclass(frozen=True)
 class Artifact:
     """One form of the model. `files` maps each file's path inside the bundle (with /) to its SHA-256, which
-    may be "" until `BundleWriter.commit` fills it in. `opset` is for ONNX. `debug`: like `files`, what else it
-    takes to run the variant that shows the tensors inside (`Bundle.taps`)."""
+    may be "" until `BundleWriter.commit` fills it in. `opset` is for ONNX. `debug`: like `files`, what else
+    it takes to run the variant that shows the tensors inside (`Bundle.taps`)."""
 
     format: str
     precision: str

@@ -1,7 +1,8 @@
-"""Read an ONNX file without its weights: what a look at the graph, or a change to it, needs is a few hundred kB.
+"""Read an ONNX file without its weights: a look at the graph, or a change to it, takes a few hundred kB.
 
-The weights stay where they are: each becomes an external tensor that points at its bytes inside the same file, so
-that a runtime can still load the shell, given the file's folder. The inverse of `onnx_weights.write_model`.
+The weights stay where they are: each becomes an external tensor that points at its bytes inside the same
+file, so that a runtime can still load the shell, given the file's folder. The inverse of
+`onnx_weights.write_model`.
 """
 
 from __future__ import annotations

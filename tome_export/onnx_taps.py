@@ -15,9 +15,9 @@ GIVEN = "given."
 def with_taps(file: Path, taps: Iterable[str], given: Collection[str] = ()) -> bytes:
     """The model in `file`, serialised, with these tensors as further outputs.
 
-    given: names among them that the rest of the graph reads from an input, GIVEN + name, instead; the output is
-    still the graph's own value. Names that the graph does not have are passed over. Weights in a side file stay
-    there.
+    given: names among them that the rest of the graph reads from an input, GIVEN + name, instead; the
+    output is still the graph's own value. Names that the graph does not have are passed over. Weights in a
+    side file stay there.
     """
     model = load_shell(file)
     graph = model.graph

@@ -1,11 +1,11 @@
 """Merge decisions as numbers: are they valid, do they follow from their similarities, do two runtimes agree?
 
-Works on what a patched model shows of a block (`tome_core.schedule.tap_names`), for one image: `scores`, float32
-[tokens, tokens], and `label`, float32 [tokens]; their meaning is that of `tome_core.matching`.
+Works on what a patched model shows of a block (`tome_core.schedule.tap_names`), for one image: `scores`,
+float32 [tokens, tokens], and `label`, float32 [tokens]; their meaning is that of `tome_core.matching`.
 
-If every similarity of two runtimes differs by at most `noise`, and each picks its own largest, then what one picks
-is at most 2 * noise below the other's pick: for a destination, and for the place in the ranking that decides what
-merges. So a disagreement beyond that cannot come from rounding.
+If every similarity of two runtimes differs by at most `noise`, and each picks its own largest, then what
+one picks is at most 2 * noise below the other's pick: for a destination, and for the place in the ranking
+that decides what merges. So a disagreement beyond that cannot come from rounding.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ def check_own(label: np.ndarray, scores: np.ndarray, block: Block) -> Agreement:
 def compare(
     label: np.ndarray, wanted: np.ndarray, scores: np.ndarray, noise: float, block: Block
 ) -> Agreement:
-    """Valid labels of a runtime against those of the reference, which has `scores` and was told to merge what
-    the runtime merged in all blocks before. noise: largest difference of similarity that rounding explains."""
+    """Valid labels of a runtime against those of the reference, which has `scores` and was told to merge
+    what the runtime merged in all blocks before. noise: largest difference of similarity that rounding
+    explains."""
     label, wanted, scores = label.astype(np.int64), wanted.astype(np.int64), scores.astype(np.float64)
     if block.class_token:  # then it is decided which tokens are left, but not in which order
         label, wanted = np.maximum(label, -1), np.maximum(wanted, -1)

@@ -19,8 +19,8 @@ Run = dict[str, np.ndarray]
 class Follower(Protocol):
     """The reference that runtimes are compared with.
 
-    name: what reports call it. `run` takes one image, float32 [1, 3, H, W], and values to use in place of its own, by
-    the names of `tome_core.schedule.tap_names`; it returns its own outputs and tensors by name.
+    name: what reports call it. `run` takes one image, float32 [1, 3, H, W], and values to use in place of
+    its own, by the names of `tome_core.schedule.tap_names`; it returns its own outputs and tensors by name.
     """
 
     name: str
@@ -33,7 +33,8 @@ class Follower(Protocol):
 class OnnxFollower:
     """The ONNX artifact of a bundle, on ONNX Runtime's CPU provider.
 
-    What is given becomes graph inputs, so each set of names needs a session of its own; the last two are kept.
+    What is given becomes graph inputs, so each set of names needs a session of its own; the last two are
+    kept.
     """
 
     def __init__(self, bundle: Bundle, precision: str = "fp32") -> None:

@@ -1,4 +1,4 @@
-"""The images that parity is measured on, each made once, with what the reference makes of it when left alone."""
+"""The images that parity is measured on, each made once, with what a model makes of it left alone."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Judge one runtime: its outputs, its merge decisions, each part of each block, and its rows in a batch.
 
-Three runs of the reference tell three kinds of disagreement apart. Run freely, it says what the logits should be.
-Made to merge what the runtime merged, it says which decisions differ and why, and what numerical error is left.
-Given everything the runtime computed, part by part, it says where an error arises.
+Three runs of the reference tell three kinds of disagreement apart. Run freely, it says what the logits
+should be. Made to merge what the runtime merged, it says which decisions differ and why, and what numerical
+error is left. Given everything the runtime computed, part by part, it says where an error arises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from tome_export.parity.following import Follower, Run
 from tome_export.parity.inputs import Inputs
 from tome_export.parity.limits import limits
 from tome_export.parity.result import BlockResult, Finding, ParityResult
+from tome_export.parity.rows import wrong_logits, wrong_row
 from tome_export.parity.samples import is_natural
-from tome_export.parity.stages import find, largest, outputs_last, similarity_error, stage_errors, where
+from tome_export.parity.stages import find, similarity_error, stage_errors, where
 from tome_export.runtimes import Runtime, open_runtime
 from tome_export.sources import block_labels, sources_after_blocks
 
@@ -42,11 +43,12 @@ def judge(
 ) -> ParityResult:
     """What `name`, a runtime, makes of `inputs` in the bundle's artifact of this precision.
 
-    follower: where the reference cannot be told what to merge: this runtime as a model that can; it then follows the
-    reference instead of the other way round. watch: gets each input's name and what the runtime made of it, once.
+    follower: where the reference cannot be told what to merge: this runtime as a model that can; it then
+    follows the reference instead of the other way round. watch: gets each input's name and what the runtime
+    made of it, once.
 
-    Opens the artifact as it is shipped, then its debug variant. Raises RequestError and BundleError for a runtime
-    or artifact that cannot be opened; what is wrong with its answers is in the result's findings.
+    Opens the artifact as it is shipped, then its debug variant. Raises RequestError and BundleError for a
+    runtime or artifact that cannot be opened; what is wrong with its answers is in the result's findings.
     """
     judgement = Judgement(bundle, inputs, precision, batch_sizes)
     options = {"precision": precision, "threads": threads}
@@ -70,7 +72,8 @@ def merging_blocks(bundle: Bundle) -> dict[int, Block]:
 
 
 def final_groups(run: Run, manifest: Manifest) -> np.ndarray | None:
-    """int32 [tokens], the final group of each input token by the decisions in `run`; None if some are invalid."""
+    """int32 [tokens], the final group of each input token by the decisions in `run`; None if some are
+    invalid."""
     model, tokens = manifest.model, manifest.tome.tokens[0]
     special = tokens - (model.image_size // model.patch_size) ** 2
     labels = block_labels(run, model.depth)
@@ -161,12 +164,17 @@ class Judgement:
                 self._compare_variants(name, run)
         if not self.findings:
             for names in self._batches():
-                self._compare_rows(names, runtime.run(self._batch(names)), alone)
-            self._compare_shipped_rows()
+                self.findings += wrong_row(
+                    names, runtime.run(self._batch(names)), alone, self.close, self.limits.logits
+                )
+        if not self.findings:
+            for names, logits in self.rows:
+                self.findings += wrong_logits(names, logits, self.logits, self.close, self.limits.logits)
         self._count_near_ties()
 
     def _one(self, name: str, leader: Run, follower: Follower) -> None:
-        """One input: `follower` goes on with what `leader` computed, in decisions only and then in everything."""
+        """One input: `follower` goes on with what `leader` computed, in decisions only and then in
+        everything."""
         image = self.inputs.image(name)
         own = follower.run(image, leader)
         found = [*find(own, leader, self.blocks, self.limits, name), *self._sources(name, leader)]
@@ -236,38 +244,6 @@ class Judgement:
             what = f"differ by {error:.1e} of their range from those of the debug variant"
             self.findings.append(Finding("outputs", None, name, f"the shipped graph's logits {what}"))
 
-    # ------------------------------------------------------------ rows of a batch
-
-    def _compare_rows(self, names: tuple[str, ...], batch: Run, alone: Mapping[str, Run]) -> None:
-        """Each row must be what its input gives alone, up to the first decision that hangs on rounding."""
-        for row, name in enumerate(names):
-            for tensor in sorted(batch, key=outputs_last):
-                whole = batch[tensor]
-                index, part = where(tensor)
-                found, wanted = whole[row : row + 1], alone[name][tensor]
-                error = similarity_error(wanted, found) if part == "scores" else largest(wanted, found)
-                if part == "label":
-                    if not (found == wanted).all() and (name in self.close):
-                        break
-                elif part == "sources" or error <= self.limits.logits:
-                    continue
-                if error > self.limits.logits:
-                    if name in self.close and tensor in ("logits", "sources"):
-                        continue  # they come first, whatever happened on the way
-                    other = "different inputs" if len(set(names)) > 1 else "copies of it"
-                    what = f"row {row} of a batch of {len(names)} {other} differs by {error:.1e} from the input alone: "
-                    what += f"first seen in its {part}"
-                    self.findings.append(Finding("batch", index, name, what))
-                    return
-
-    def _compare_shipped_rows(self) -> None:
-        for names, logits in self.rows:
-            for row, name in enumerate(names):
-                error = figures(logits[row : row + 1], self.logits[name]).max_rel
-                if error > self.limits.logits and name not in self.close and not self.findings:
-                    what = f"row {row} of a batch of {len(names)} differs by {error:.1e} of the range from the input alone"
-                    self.findings.append(Finding("batch", None, name, what))
-
     # ------------------------------------------------------------ the sum of it
 
     def _count_near_ties(self) -> None:
@@ -329,8 +305,8 @@ def _sum(a: Agreement, b: Agreement) -> Agreement:
 
 
 def _first_of_each(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding for each part of each block, in the order of the graph; what lies outside the blocks last but
-    for the embedding and the form of the outputs, which come first."""
+    """One finding for each part of each block, in the order of the graph; what lies outside the blocks last
+    but for the embedding and the form of the outputs, which come first."""
     first: dict[tuple, Finding] = {}
     for finding in findings:
         first.setdefault((finding.part, finding.block), finding)

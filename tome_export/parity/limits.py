@@ -1,22 +1,25 @@
 """What each precision may differ by. One table; a new precision is a new row.
 
-Rounding one number has a relative error of at most the unit roundoff u: 2^-24 in fp32, 2^-11 in fp16, 2^-9 in
-bf16, and 1/254 of a channel's largest value in int8. Everything else follows from u:
+Rounding one number has a relative error of at most the unit roundoff u: 2^-24 in fp32, 2^-11 in fp16, 2^-9
+in bf16, and 1/254 of a channel's largest value in int8. Everything else follows from u:
 
-    stage        64 u.  A part of a block is a few products in a row, each a sum of some hundred terms. Errors
-                 in such a sum partly cancel and grow with the square root of its length, about 25 u at width 768;
-                 the largest of 100,000 elements lies at 4 to 5 standard deviations.
-    gain         A LayerNorm may be off by u in each element, but not in all by the same factor: the mean of that
-                 error over thousands of elements must vanish. u / 2 leaves room for a biased last step; an
-                 epsilon of 1e-5 for 1e-6 already shows where tokens have a variance of 100 or less.
-    similarity   The stage's, carried through the blocks before, where errors of independent stages add up like
-                 their squares: stage * sqrt(blocks), 1/4 of it because similarities average over the keys.
-    logits       stage * sqrt(stages), with four stages a block: attention, merging, MLP, and a norm.
-    near_ties    Similarities lie about 1 / decisions apart, so at fp32's noise few decisions can hang on it;
-                 with less precision more do, and that is counted, not hidden.
+    stage        64 u, of the largest value. A part of a block is a few products in a row, each a sum of some
+                 hundred terms, whose errors partly cancel: they grow with the square root of the length, to
+                 about 25 u at width 768, and the largest of 100,000 lies 4 to 5 deviations out.
+                 Measured in fp32: up to 14 u, so that there is room by a factor of 4.
+    gain         4 u. A LayerNorm rounds the factor of each token, so a token may be off as a whole by u or
+                 2 u, but the mean over tokens and channels hardly. An epsilon of 1e-5 for 1e-6 scales a token of
+                 variance v by 1 - 4.5e-6 / v: it shows below v = 19 in fp32.
+    similarity   stage * sqrt(blocks) / 4. Errors of the blocks before add up like their squares; similarities
+                 average over a head's channels. Measured in fp32: up to 16 u.
+    logits       stage * sqrt(4 * blocks), of the range: attention, merging, MLP and norms of every block.
+                 Measured in fp32: up to 20 u with the same merges.
+    near_ties    the share of decisions on photographs and noise. The r-th and the next of some hundred
+                 similarities lie about 1e-3 apart, so that at fp32's noise one decision in thousands hangs on
+                 it; with less precision more do.
 
-A wrong operator shows at 1e-2 and more, whatever the precision, because a stage is judged by itself and its error
-is not diluted by what follows. The table is stored in the manifest beside the figures.
+A wrong operator shows at 1e-2 and more, whatever the precision, because a stage is judged by itself: its
+error is not diluted by what follows. The limits are stored in the manifest beside the figures.
 """
 
 from __future__ import annotations

@@ -17,15 +17,16 @@ def rebuild(manifest: Manifest, weights: str | None) -> DygraphFollower:
     origin, model = manifest.weights, manifest.model
     if origin.seed is None and origin.sha256 is None:
         raise RequestError(
-            f"this bundle was made of a {origin.source}, which cannot be built again; use --against onnx or paddle"
+            f"this bundle was made of a {origin.source}, which cannot be built again; "
+            "use --against onnx or paddle"
         )
     if origin.seed is not None and weights is not None:
         raise RequestError("this bundle has random weights, built from their seed; leave out --weights")
     if origin.seed is None and weights is None:
         if not origin.source.startswith(("hf:", "https:")):
             raise RequestError(
-                f"building the model again needs the file it was made of ({origin.source}): add --weights FILE, "
-                "or use --against onnx or paddle"
+                f"building the model again needs the file it was made of ({origin.source}): "
+                "add --weights FILE, or use --against onnx or paddle"
             )
         weights = origin.source
     named = (

@@ -10,9 +10,9 @@ class Limits:
     """What is allowed; `tome_export.parity.limits` says how each number comes about.
 
     stage: difference of one part of a block, over its largest value. gain: systematic scale error of a
-    LayerNorm. similarity: difference of the similarities that decide merging, absolute. logits: difference over
-    the range of the reference's. near_ties: share of the decisions, on photographs and noise, that may go the
-    other way because of it.
+    LayerNorm. similarity: difference of the similarities that decide merging, absolute. logits: difference
+    over the range of the reference's. near_ties: share of the decisions, on photographs and noise, that may
+    go the other way because of it.
     """
 
     stage: float
@@ -26,9 +26,10 @@ class Limits:
 class Figures:
     """How far some logits are from the reference's.
 
-    max_abs, mean_abs: absolute. max_rel: max_abs over the range of the reference's logits. cosine_min: of the
-    worst input. psnr: decibels, range over root mean square difference; None if there is no difference.
-    top1_agreement, top5_agreement: share of inputs with the same best class, and the mean overlap of the five best.
+    max_abs, mean_abs: absolute. max_rel: max_abs over the range of the reference's logits. cosine_min: of
+    the worst input. psnr: decibels, range over root mean square difference; None if there is no difference.
+    top1_agreement, top5_agreement: share of inputs with the same best class, and the mean overlap of the
+    five best.
     """
 
     max_abs: float
@@ -44,10 +45,10 @@ class Figures:
 class BlockResult:
     """One block over all inputs.
 
-    decisions: one for each token that might merge. agreed: of these, the reference decides the same. near_ties:
-    it does not, by less than the numerical noise. faults: by more, or against the runtime's own similarities.
-    noise: largest difference of similarity, None where nothing merges. errors: each part's largest difference
-    over its largest value, given the same input.
+    decisions: one for each token that might merge. agreed: of these, the reference decides the same.
+    near_ties: it does not, by less than the numerical noise. faults: by more, or against the runtime's own
+    similarities. noise: largest difference of similarity, None where nothing merges. errors: each part's
+    largest difference over its largest value, given the same input.
     """
 
     block: int

@@ -1,4 +1,5 @@
-"""Inputs that parity is measured on: synthetic ones, each repeatable from its name, and photographs from a folder.
+"""Inputs that parity is measured on: synthetic ones, each repeatable from its name, and photographs from a
+folder.
 
 photo:7      textures with the spectrum of photographs, and objects with hard edges
 noise:7      white noise

@@ -1,5 +1,5 @@
-"""Each part of each block by itself: the reference works on what the runtime had before it, so that an error is
-seen where it arises, undiluted, and nowhere else."""
+"""Each part of each block by itself: the reference works on what the runtime had before it, so that an
+error is seen where it arises, undiluted, and nowhere else."""
 
 from __future__ import annotations
 

@@ -28,8 +28,9 @@ _SAMPLES = 10
 class Verification:
     """What is to be said about a bundle.
 
-    against: the reference. findings: what is wrong with the bundle as a whole. groups: for `picture`, one of the
-    inputs, who merged what: "dygraph" or "RUNTIME PRECISION" -> int32 [tokens], the final group of each token.
+    against: the reference. findings: what is wrong with the bundle as a whole. groups: for `picture`, one
+    of the inputs, who merged what: "dygraph" or "RUNTIME PRECISION" -> int32 [tokens], the final group of
+    each token.
     """
 
     bundle: Bundle
@@ -65,10 +66,10 @@ def verify_bundle(
 ) -> Verification:
     """Prove a finished bundle again: hashes, then every artifact against a reference.
 
-    against: "dygraph" builds the Python model again, from its seed or from `weights`, the file that the bundle was
-    made of; "paddle" or "onnx" takes that artifact's word. None: dygraph where it can be built, else onnx.
-    images: a folder of pictures to use instead of `samples` synthetic inputs. batch_sizes: 1 is always among
-    them. rebuild: `tome_export.parity.rebuild.rebuild`, where there may be a Python model.
+    against: "dygraph" builds the Python model again, from its seed or from `weights`, the file that the
+    bundle was made of; "paddle" or "onnx" takes that artifact's word. None: dygraph where it can be built,
+    else onnx. images: a folder of pictures to use instead of `samples` synthetic inputs. batch_sizes: 1 is
+    always among them. rebuild: `tome_export.parity.rebuild.rebuild`, where there may be a Python model.
 
     Raises RequestError, BundleError for changed files, and what opening a runtime raises; what is wrong with
     the artifacts is in what it returns.

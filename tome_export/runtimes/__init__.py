@@ -32,11 +32,11 @@ def open_runtime(
 ) -> Runtime:
     """Open a bundle's model on a runtime.
 
-    name: "paddle" or "onnx". device: "cpu", "cuda" or "cuda:N". threads: CPU threads inside an operator, None
-    for all. onednn: Paddle on the CPU only; False is for comparisons, and several times slower. taps: run the
-    variant of the graph that also returns, after the outputs, the tensors inside it that `bundle.taps` names, as
-    far as it has them; slower, for finding out what a model did.
-    Raises RequestError, MissingExtraError, BundleError.
+    name: "paddle" or "onnx". device: "cpu", "cuda" or "cuda:N". threads: CPU threads inside an operator,
+    None for all. onednn: Paddle on the CPU only; False is for comparisons, and several times slower. taps:
+    run the variant of the graph that also returns, after the outputs, the tensors inside it that
+    `bundle.taps` names, as far as it has them; slower, for finding out what a model did. Raises
+    RequestError, MissingExtraError, BundleError.
     """
     return _module(name).open_bundle(
         bundle, precision=precision, device=device, threads=threads, onednn=onednn, taps=taps
