@@ -52,13 +52,12 @@ class Agreement:
 
 def select(scores: np.ndarray, block: Block) -> np.ndarray:
     """The labels that follow from these similarities; ties go to the lower index. float32 [tokens]."""
-    best = scores.max(-1)
-    order = np.argsort(-best, kind="stable")
-    index = np.arange(block.tokens)
+    order = np.argsort(-scores.max(-1), kind="stable")
+    index, merged = np.arange(block.tokens), order[: block.r]
     label = np.where(index % 2 == 1, index, 0).astype(np.float32)
-    label[order[: block.r]] = scores[order[: block.r]].argmax(-1)
-    kept = order[block.r : (block.tokens + 1) // 2]
-    label[np.sort(kept) if block.class_token else kept] = -1.0 - np.arange(len(kept))
+    label[merged] = scores[merged].argmax(-1)
+    kept = np.setdiff1d(index[::2], merged) if block.class_token else order[block.r : (block.tokens + 1) // 2]
+    label[kept] = -1.0 - np.arange(len(kept))
     return label
 
 

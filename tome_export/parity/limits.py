@@ -8,8 +8,8 @@ in bf16, and 1/254 of a channel's largest value in int8. Everything else follows
                  about 25 u at width 768, and the largest of 100,000 lies 4 to 5 deviations out.
                  Measured in fp32: up to 14 u, so that there is room by a factor of 4.
     gain         4 u. A LayerNorm rounds the factor of each token, so a token may be off as a whole by u or
-                 2 u, but the mean over tokens and channels hardly. An epsilon of 1e-5 for 1e-6 scales a token of
-                 variance v by 1 - 4.5e-6 / v: it shows below v = 19 in fp32.
+                 2 u, but the mean over tokens and channels hardly. An epsilon of 1e-5 for 1e-6 scales a
+                 token of variance v by 1 - 4.5e-6 / v: it shows below v = 19 in fp32.
     similarity   stage * sqrt(blocks) / 4. Errors of the blocks before add up like their squares; similarities
                  average over a head's channels. Measured in fp32: up to 16 u.
     logits       stage * sqrt(4 * blocks), of the range: attention, merging, MLP and norms of every block.
