@@ -23,6 +23,7 @@ from tome_export.evaluation.metrics import mcnemar, wilson_interval
 from tome_export.evaluation.outcomes import Model, Outcomes, Watch, collect
 from tome_export.evaluation.pool import default_workers, open_supply
 from tome_export.runtimes import RUNTIMES, Runtime, open_runtime
+from tome_export.runtimes.base import check_threads, parse_device
 
 BATCH = 32
 
@@ -128,6 +129,7 @@ def evaluate(
         contenders = [contenders if isinstance(contenders, Contender) else Contender.open(contenders)]
     if not 1 <= len(contenders) <= 2:
         raise RequestError(f"evaluate takes one or two bundles, not {len(contenders)}")
+    parse_device(device), check_threads(threads)  # before anything is started
     watch = watch or Watch()
     manifest = contenders[0].bundle.manifest
     _check_same_classes(contenders)

@@ -191,6 +191,8 @@ def load_inputs(path: str | Path, recipes: Sequence[Preprocess]) -> list[np.ndar
 def _decode(path: Path) -> Image.Image:
     if not path.is_file():
         raise ImageError("is not a file" if path.exists() else "no such file")
+    if path.stat().st_size == 0:
+        raise ImageError("is empty")
     with warnings.catch_warnings():
         # Pillow warns from half its limit on (the limit itself still raises) and of odd metadata.
         warnings.simplefilter("ignore")

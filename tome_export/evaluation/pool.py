@@ -7,6 +7,7 @@ model runs, so nothing depends on whether an engine lets other Python threads ru
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from tome_export.evaluation.worker import NUMBER_BYTES, command
 from tome_export.preprocess import Preprocess
 
 MAX_WORKERS, MAX_BATCH = 256, 4096
+_END_SECONDS = 5.0
 _LOOK_SECONDS = 0.05  # how often a wait looks whether all workers live and nobody asked to stop
 
 
@@ -145,8 +147,7 @@ class Pool(Supply):
                 try:
                     os.write(self._tasks, slot.to_bytes(NUMBER_BYTES, "little"))
                 except BrokenPipeError:
-                    self._check_workers()
-                    raise WorkerError("all worker processes have ended") from None
+                    raise self._all_ended() from None
             self._submitted += 1
 
     def _wait_for(self, slot: int) -> bool:
@@ -159,8 +160,7 @@ class Pool(Supply):
                 continue
             numbers = os.read(self._results, 4096)
             if not numbers:
-                self._check_workers()
-                raise WorkerError("all worker processes have ended")
+                raise self._all_ended()
             for at in range(0, len(numbers), NUMBER_BYTES):
                 self._done[int.from_bytes(numbers[at : at + NUMBER_BYTES], "little")] = 1
         return True
@@ -175,6 +175,17 @@ class Pool(Supply):
                 f"a worker process {how}{self._held_by(process.pid)}; "
                 "if memory ran out, use fewer --workers or a smaller --batch"
             )
+
+    def _all_ended(self) -> WorkerError:
+        """What to raise when the pipes say that no worker is left, which may be before the system does."""
+        for process in self._processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_END_SECONDS)
+        try:
+            self._check_workers()
+        except WorkerError as error:
+            return error
+        return WorkerError("all worker processes have closed their pipes; try again with --workers 0")
 
     def _held_by(self, worker: int) -> str:
         for position in range(self._released, self._submitted):
