@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import machine
+from tome_export.evaluation.pool import open_supply
+from tome_export.preprocess import Preprocess
 from tome_export.quiet import quiet
 
 THREADS = 2
@@ -48,13 +51,17 @@ def main() -> None:
         show = lambda text: print(text, file=session.stdout, flush=True)  # noqa: E731
         show(f"{arguments.model}, r = {arguments.r}, batch {arguments.batch}; {machine(THREADS)}")
         show(f"{arguments.images} JPEGs, {total / 1e6 / arguments.images * 1e3:.0f} kB each on average")
+        for workers in (0, 1, 2):
+            rate = without_model(data, bundle.manifest.preprocess, arguments.batch, workers)
+            show(f"  reading and preparing alone, {workers} workers  {rate:6.1f} images/s")
         for runtime in arguments.runtimes.split(","):
             before = alone(bundle, runtime, arguments.batch)
             result, memory = run_eval(folder, data, runtime, arguments.batch, arguments.workers)
             after = alone(bundle, runtime, arguments.batch)
             (score,) = result["scores"]
             show(
-                f"\n{runtime} {score['version']}, {result['workers']} workers, {result['seconds']:.0f} s\n"
+                f"\n{runtime} {score['version']}, {result['workers']} workers, {result['seconds']:.0f} s, "
+                f"load of the machine {os.getloadavg()[0]:.1f}\n"
                 f"  the model alone          {before:6.1f} images/s before, {after:.1f} after\n"
                 f"  eval                     {result['images_per_second']:6.1f} images/s\n"
                 f"  in the model meanwhile   {score['images_per_second']:6.1f} images/s\n"
@@ -90,6 +97,18 @@ def make_pictures(folder: Path, count: int, classes: int = 1000) -> int:
         part.save(path, quality=90)
         total += path.stat().st_size
     return total
+
+
+def without_model(data: Path, recipe: Preprocess, batch: int, workers: int, count: int = 400) -> float:
+    """Images per second that are ready for a model, with nobody using them, once the workers are at work."""
+    paths = [str(path.relative_to(data)) for path in sorted(data.glob("*/*.jpg"))[:count]]
+    with open_supply(data, paths, [recipe], batch=batch, workers=workers) as supply:
+        for _ in range(4):  # more than the workers had got ready meanwhile
+            supply.next()
+        start, images = time.perf_counter(), 0
+        while (got := supply.next()) is not None:
+            images += len(got.good)
+        return images / (time.perf_counter() - start)
 
 
 def alone(bundle, runtime: str, batch: int, seconds: float = 8.0) -> float:

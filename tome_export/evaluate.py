@@ -105,7 +105,7 @@ class Evaluation:
 
 
 def evaluate(
-    contenders: Contender | Bundle | str | Path | Sequence[Contender],
+    contenders: Contender | Bundle | str | Path | Sequence[Contender | Bundle | str | Path],
     data: str | Path,
     labels_file: str | Path | None = None,
     *,
@@ -118,50 +118,20 @@ def evaluate(
 ) -> Evaluation:
     """Run one or two bundles on the labelled pictures in `data`.
 
-    contenders: a bundle or its folder, or one or two `Contender`s, which are given the same pictures, each
-    decoded once. data: a folder of class folders, or with `labels_file` (lines of `path label`) any folder;
-    `evaluation.classes` has the rule for names. batch: pictures at a time. workers: processes that prepare
-    them; None chooses, 0 prepares them here. limit: evaluate this many, spread evenly over all.
+    contenders: a bundle, its folder, or a `Contender`; or two of them, which are given the same pictures,
+    each decoded once. data: a folder of class folders, or with `labels_file` (lines of `path label`) any
+    folder; `evaluation.classes` has the rule for names. batch: pictures at a time. workers: processes that
+    prepare them; None chooses, 0 prepares them here. limit: evaluate this many, spread evenly over all.
     watch: follows it, and may stop it early.
     Raises RequestError, BundleError, MissingExtraError, WorkerError; EvaluationError: no picture was read.
     """
-    if isinstance(contenders, (Contender, Bundle, str, Path)):
-        contenders = [contenders if isinstance(contenders, Contender) else Contender.open(contenders)]
-    if not 1 <= len(contenders) <= 2:
-        raise RequestError(f"evaluate takes one or two bundles, not {len(contenders)}")
-    parse_device(device), check_threads(threads)  # before anything is started
-    watch = watch or Watch()
+    parse_device(device)  # such mistakes before anything is started
+    check_threads(threads)
+    contenders = _opened(contenders)
     manifest = contenders[0].bundle.manifest
-    _check_same_classes(contenders)
     dataset = read_dataset(data, labels_file, manifest.labels, manifest.model.num_classes).limited(limit)
-    recipes = list(dict.fromkeys(each.bundle.manifest.preprocess for each in contenders))
     workers = default_workers() if workers is None else workers
-    with ExitStack() as stack:
-        # The workers first: they fill their queue while the engines load.
-        paths = [sample.path for sample in dataset.samples]
-        supply = stack.enter_context(
-            open_supply(
-                dataset.root, paths, recipes, batch=batch, workers=workers, stopped=lambda: watch.stopped()
-            )
-        )
-        models = []
-        for each in contenders:
-            runtime = open_runtime(
-                each.runtime, each.bundle, precision=each.precision, device=device, threads=threads
-            )
-            stack.enter_context(runtime)
-            described = each.bundle.manifest
-            recipe = recipes.index(described.preprocess)
-            models.append(Model(runtime, described.model.num_classes, recipe))
-        outcomes = collect(models, dataset, supply, watch)
-        scores = (
-            tuple(
-                _score(each, model.runtime, outcomes, i)
-                for i, (each, model) in enumerate(zip(contenders, models, strict=True))
-            )
-            if outcomes.read.any()
-            else ()
-        )
+    outcomes, scores = _run(contenders, dataset, device, threads, batch, workers, watch or Watch())
     unreadable = tuple((dataset.samples[i].path, outcomes.errors[i]) for i in sorted(outcomes.errors))
     interrupted = outcomes.finished < len(dataset.samples)
     if not scores and not interrupted:
@@ -188,6 +158,58 @@ def evaluate(
         dataset=dataset,
         outcomes=outcomes,
     )
+
+
+def _run(
+    contenders: Sequence[Contender],
+    dataset: Dataset,
+    device: str,
+    threads: int | None,
+    batch: int,
+    workers: int,
+    watch: Watch,
+) -> tuple[Outcomes, tuple[Score, ...]]:
+    """The answers, and a score for each contender unless no picture was read."""
+    recipes = list(dict.fromkeys(each.bundle.manifest.preprocess for each in contenders))
+    paths = [sample.path for sample in dataset.samples]
+    with ExitStack() as stack:
+        # The workers first: they fill their queue while the engines load.
+        supply = open_supply(
+            dataset.root, paths, recipes, batch=batch, workers=workers, stopped=lambda: watch.stopped()
+        )
+        stack.enter_context(supply)
+        models = []
+        for each in contenders:
+            runtime = open_runtime(
+                each.runtime, each.bundle, precision=each.precision, device=device, threads=threads
+            )
+            stack.enter_context(runtime)
+            described = each.bundle.manifest
+            recipe = recipes.index(described.preprocess)
+            models.append(Model(runtime, described.model.num_classes, recipe))
+        outcomes = collect(models, dataset, supply, watch)
+    if not outcomes.read.any():
+        return outcomes, ()
+    runtimes = [model.runtime for model in models]
+    scored = enumerate(zip(contenders, runtimes, strict=True))
+    return outcomes, tuple(_score(each, runtime, outcomes, i) for i, (each, runtime) in scored)
+
+
+def _opened(
+    contenders: Contender | Bundle | str | Path | Sequence[Contender | Bundle | str | Path],
+) -> list[Contender]:
+    """One or two contenders with the same classes, their runtimes named."""
+    given = [contenders] if isinstance(contenders, (Contender, Bundle, str, Path)) else list(contenders)
+    if not 1 <= len(given) <= 2:
+        raise RequestError(f"evaluate takes one or two bundles, not {len(given)}")
+    opened = [
+        Contender.open(each.bundle, each.runtime, each.precision)
+        if isinstance(each, Contender)
+        else Contender.open(each)
+        for each in given
+    ]
+    _check_same_classes(opened)
+    return opened
 
 
 def _check_same_classes(contenders: Sequence[Contender]) -> None:

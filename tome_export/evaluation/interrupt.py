@@ -34,5 +34,5 @@ class Interrupt:
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("interrupted twice, so there is no report")
         self.asked = True

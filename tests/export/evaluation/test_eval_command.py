@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.evaluation.conftest import children, run, start
+from tome_export.evaluation.interrupt import Interrupt
 
 
 @pytest.fixture
@@ -103,8 +104,12 @@ def test_compare(place):
 
 def in_progress(process, csv_file):
     """Wait until some batches are written."""
+    wait_until(lambda: csv_file.exists() and csv_file.stat().st_size > 5000, process)
+
+
+def wait_until(condition, process):
     deadline = time.monotonic() + 60
-    while not csv_file.exists() or csv_file.stat().st_size < 5000:
+    while not condition():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
 
@@ -127,6 +132,17 @@ def test_interrupted_it_reports_what_it_has(place, runtime, number):
     assert len(rows) == found["evaluated"] > 0 and not (place / "out.csv.partial").exists()
     right = sum(int(row["correct"]) for row in rows)
     assert found["scores"][0]["top1"] == right / len(rows)
+
+
+def test_a_second_signal_does_not_wait_for_the_report():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Interrupt() as interrupt:
+        assert not interrupt.asked
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.asked
+        with pytest.raises(KeyboardInterrupt, match="interrupted twice"):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_killed_worker_ends_it_in_one_line(place):

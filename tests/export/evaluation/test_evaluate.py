@@ -84,6 +84,13 @@ def test_two_bundles_get_the_same_pictures(bundle, other, labelled, direct, pict
     assert found.p_value == pytest.approx(stats.binomtest(found.only_first, discordant, 0.5).pvalue)
 
 
+def test_a_folder_alone_is_enough(bundle, labelled):
+    result = evaluate(str(bundle.path), labelled, workers=0)
+    assert result.scores[0].top1 == 13 / 21 and result.scores[0].runtime == "paddle"
+    pair = evaluate([bundle.path, Contender(bundle)], labelled, limit=5, workers=0)
+    assert [score.runtime for score in pair.scores] == ["paddle", "paddle"]
+
+
 def test_a_bundle_agrees_with_itself(bundle, labelled):
     found = evaluate([Contender.open(bundle, name) for name in RUNTIMES], labelled, workers=1).comparison
     assert (found.agreement, found.only_first, found.only_second, found.p_value) == (1, 0, 0, 1)

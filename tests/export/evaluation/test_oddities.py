@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.export.test_preprocess import png_header
 from tome_export.errors import ImageError
 from tome_export.evaluate import Contender, evaluate
 from tome_export.predict import predict_files
@@ -80,6 +81,9 @@ def readable(photo, second):
         "palette-clear.png": Odd(encoded(holed, "PNG", transparency=63), holed_meant),
         "clear.png": Odd(encoded(clear, "PNG"), on_white),
         "clear.webp": Odd(encoded(clear, "WEBP", lossless=True, exact=True), on_white),
+        "odd-exif.jpg": Odd(
+            encoded(photo, "JPEG", quality=98, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f"), photo, 0.05
+        ),
         "turned.png": Odd(encoded(small, "PNG", exif=turned), small.transpose(Image.Transpose.ROTATE_270)),
         "turned.jpg": Odd(
             encoded(photo, "JPEG", quality=98, exif=turned), photo.transpose(Image.Transpose.ROTATE_270), 0.05
@@ -108,6 +112,12 @@ def unreadable(photo):
         "headless.jpg": (jpeg[100:], "not an image in a known format"),
         "no-pixels.jpg": (jpeg[:scan], "cannot be read as an image"),
         "cut.png": (encoded(photo, "PNG")[:5000], "cannot be read as an image"),
+        "float.tiff": (
+            encoded(Image.fromarray(np.zeros((9, 9), np.float32)), "TIFF"),
+            "floating-point pixels have no agreed range",
+        ),
+        "eps.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", "not an image in a known"),
+        "bomb.png": (png_header(20_000, 20_000), "20000 x 20000 pixels is more than is safe to read"),
         "thread.png": (encoded(Image.new("RGB", (3_000_000, 1)), "PNG"), "too long and thin"),
     }
 
