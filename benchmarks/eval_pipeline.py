@@ -3,9 +3,9 @@
 python -m benchmarks.eval_pipeline [--model vit_s16] [--r 16] [--images 2000] [--batch 32] [--workers N]
 
 Makes JPEGs of about 500 x 375 pixels, random crops of three photographs (scikit-learn and matplotlib ship
-them), in class folders, and exports the model with random weights. Then for each runtime: the model alone on
-one batch in this process, before and after, and `tome-export eval`, whose memory and whose workers' memory is
-sampled as it runs.
+them), in class folders, and exports the model with random weights. Then for each runtime: in turns, the model
+alone on one batch in memory and an evaluation of four batches, whose ratio is reported; and one evaluation of
+all pictures, during which the memory of the command and of its workers is sampled.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--runtimes", default="onnx,paddle")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--short", action="store_true", help="the rounds only")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, quiet() as session:
         from tome_export import export
@@ -55,19 +57,17 @@ def main() -> None:
             rate = without_model(data, bundle.manifest.preprocess, arguments.batch, workers)
             show(f"  reading and preparing alone, {workers} workers  {rate:6.1f} images/s")
         for runtime in arguments.runtimes.split(","):
-            before = alone(bundle, runtime, arguments.batch)
-            result, memory = run_eval(folder, data, runtime, arguments.batch, arguments.workers)
-            after = alone(bundle, runtime, arguments.batch)
-            (score,) = result["scores"]
-            show(
-                f"\n{runtime} {score['version']}, {result['workers']} workers, {result['seconds']:.0f} s, "
-                f"load of the machine {os.getloadavg()[0]:.1f}\n"
-                f"  the model alone          {before:6.1f} images/s before, {after:.1f} after\n"
-                f"  eval                     {result['images_per_second']:6.1f} images/s\n"
-                f"  in the model meanwhile   {score['images_per_second']:6.1f} images/s\n"
-                f"  waiting for images       {100 * result['waiting']:6.2f} %"
-            )
-            show_memory(memory, result["seconds"], show)
+            show(f"\n{runtime}, load of the machine {os.getloadavg()[0]:.1f}")
+            if arguments.rounds:
+                show_rounds(bundle, data, runtime, arguments, show)
+            if not arguments.short:
+                result, memory = run_eval(folder, data, runtime, arguments.batch, arguments.workers)
+                show(
+                    f"  all {result['evaluated']} images, {result['workers']} workers: "
+                    f"{result['seconds']:.0f} s, {result['images_per_second']:.1f} images/s, "
+                    f"waiting {100 * result['waiting']:.2f} %"
+                )
+                show_memory(memory, result["seconds"], show)
 
 
 def make_pictures(folder: Path, count: int, classes: int = 1000) -> int:
@@ -111,20 +111,36 @@ def without_model(data: Path, recipe: Preprocess, batch: int, workers: int, coun
         return images / (time.perf_counter() - start)
 
 
-def alone(bundle, runtime: str, batch: int, seconds: float = 8.0) -> float:
-    """Images per second of the model on one batch that is in memory: median of the runs."""
+def show_rounds(bundle, data: Path, runtime: str, arguments: argparse.Namespace, show) -> None:
+    """In turns: the model on one batch in memory, and an evaluation of a few batches."""
     from tome_export import open_runtime
+    from tome_export.evaluate import Contender, evaluate
     from tome_export.samples import make_batch
 
+    batch, count = arguments.batch, 4 * arguments.batch
     image = make_batch(tuple(f"photo:{seed}" for seed in range(batch)), bundle.manifest.preprocess)
+    ratios, waiting = [], []
     with open_runtime(runtime, bundle, threads=THREADS) as opened:
         opened.run(image)
-        times, end = [], time.perf_counter() + seconds
-        while time.perf_counter() < end:
+        for _ in range(arguments.rounds):
             start = time.perf_counter()
-            opened.run(image)
-            times.append(time.perf_counter() - start)
-    return batch / statistics.median(times)
+            for _ in range(4):
+                opened.run(image)
+            alone = count / (time.perf_counter() - start)
+            result = evaluate(
+                Contender.open(bundle, runtime),
+                data,
+                threads=THREADS,
+                batch=batch,
+                workers=arguments.workers,
+                limit=count,
+            )
+            ratios.append(result.images_per_second / alone)
+            waiting.append(result.waiting)
+            show(f"    model alone {alone:5.1f}, eval {result.images_per_second:5.1f} images/s")
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    show(f"  eval runs at {middle:.2f} ({low:.2f} to {high:.2f}) of the model's own speed")
+    show(f"  waiting {100 * statistics.median(waiting):.2f} %")
 
 
 def run_eval(folder: Path, data: Path, runtime: str, batch: int, workers: int | None):
