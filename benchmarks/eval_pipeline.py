@@ -115,7 +115,7 @@ def show_rounds(bundle, data: Path, runtime: str, arguments: argparse.Namespace,
     """In turns: the model on one batch in memory, and an evaluation of a few batches."""
     from tome_export import open_runtime
     from tome_export.evaluate import Contender, evaluate
-    from tome_export.samples import make_batch
+    from tome_export.parity.samples import make_batch
 
     batch, count = arguments.batch, 4 * arguments.batch
     image = make_batch(tuple(f"photo:{seed}" for seed in range(batch)), bundle.manifest.preprocess)
