@@ -19,6 +19,10 @@ OF_BUNDLES = [
     "parity.limits", "parity.recipe", "parity.result", "parity.rows", "parity.samples", "parity.stages",
     "parity.verify",
     "pictures", "sources", "pictures.html", "pictures.panels", "pictures.sheet",
+    "evaluate", "evaluation.classes", "evaluation.dataset", "evaluation.follow", "evaluation.interrupt",
+    "evaluation.metrics", "evaluation.outcomes", "evaluation.pool", "evaluation.progress",
+    "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
+    "evaluation.worker",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from tome_export.commands.doctor import doctor
+from tome_export.commands.evaluate import evaluate_command
 from tome_export.commands.export import export_command
 from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
@@ -15,7 +16,16 @@ from tome_export.commands.predict import predict
 from tome_export.commands.verify import verify
 from tome_export.commands.visualize import visualize
 
-COMMANDS = (predict, visualize, verify, inspect, lint, models, doctor)
+COMMANDS = {
+    "predict": predict,
+    "eval": evaluate_command,
+    "visualize": visualize,
+    "verify": verify,
+    "inspect": inspect,
+    "lint": lint,
+    "models": models,
+    "doctor": doctor,
+}
 """In the order that --help shows them."""
 
 app = typer.Typer(
@@ -27,8 +37,8 @@ app = typer.Typer(
     "  tome-export --model vit_b16 --r 16 --out ./infer",
 )
 app.callback(invoke_without_command=True)(export_command)
-for command in COMMANDS:
-    app.command()(command)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 _UsageError = typer.BadParameter.__bases__[0]  # Typer brings click's as its own and does not name it
 
 

@@ -21,3 +21,11 @@ class ConversionError(TomeError):
 
 class ParityError(TomeError):
     """An artifact does not compute what the model computes."""
+
+
+class WorkerError(TomeError):
+    """A process that prepares pictures ended before its work was done."""
+
+
+class EvaluationError(TomeError):
+    """An evaluation that could not measure anything."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tome_export.bundle import Bundle
-from tome_export.preprocess import load_image
+from tome_export.preprocess import load_inputs
 from tome_export.runtimes import open_runtime
 
 
@@ -31,12 +31,12 @@ def predict_files(
     Raises BundleError, ImageError, RequestError, MissingExtraError.
     """
     bundle = Bundle.open(folder)
-    images = [load_image(path) for path in photos]
+    images = [load_inputs(path, [bundle.manifest.preprocess])[0] for path in photos]
     name = runtime or bundle.manifest.artifacts[0].format
     predictions = []
     with open_runtime(name, bundle, device=device) as opened:
         for image in images:
-            logits = opened.run(bundle.manifest.preprocess.apply(image))["logits"][0]
+            logits = opened.run(image)["logits"][0]
             predictions.append(best_classes(logits, bundle.manifest.labels, top))
         return f"{opened.name} {opened.version}", predictions
 

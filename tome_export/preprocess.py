@@ -88,10 +88,13 @@ class Preprocess:
         if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim == 3):
             images = [images]
         batch = np.empty((len(images), 3, self.crop, self.crop), np.float32)
-        mean, std = np.float32(self.mean), np.float32(self.std)
-        for i, image in enumerate(images):
-            pixels = np.asarray(self._square(_as_rgb(image)), np.float32) / np.float32(255)
-            batch[i] = ((pixels - mean) / std).transpose(2, 0, 1)
+        # A table of the 256 values: the same numbers as computing each pixel's, in a third of the time.
+        values = np.arange(256, dtype=np.float32) / np.float32(255)
+        tables = [(values - mean) / std for mean, std in zip(*np.float32((self.mean, self.std)), strict=True)]
+        for planes, image in zip(batch, images, strict=True):
+            bands = self._square(_as_rgb(image)).split()
+            for plane, table, band in zip(planes, tables, bands, strict=True):
+                np.take(table, np.asarray(band), out=plane, mode="clip")
         return batch
 
     def placement(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -127,15 +130,17 @@ class Preprocess:
     def _square(self, image: Image.Image) -> Image.Image:
         """Resize and centre crop."""
         size, (left, top) = self.placement(*image.size)
-        image = self._scale(image, size)
-        return image.crop((left, top, left + self.crop, top + self.crop))
+        return self._scale(image, size, (left, top, left + self.crop, top + self.crop))
 
-    def _scale(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        if size == image.size:
-            return image
+    def _scale(
+        self, image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
+    ) -> Image.Image:
+        """Resize to `size`, then crop to `box`."""
         if self.interpolation == _OPENCV:
-            return Image.fromarray(resize_bilinear(np.asarray(image), *size))
-        return image.resize(size, _FILTERS[self.interpolation])
+            return Image.fromarray(resize_bilinear(np.asarray(image), *size, box))
+        if size != image.size:
+            image = image.resize(size, _FILTERS[self.interpolation])
+        return image.crop(box)
 
 
 def preset(name: str, image_size: int) -> Preprocess:
@@ -171,9 +176,23 @@ def load_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path}: cannot be read as an image ({reason})") from None
 
 
+def load_inputs(path: str | Path, recipes: Sequence[Preprocess]) -> list[np.ndarray]:
+    """Read an image file once and prepare it by each recipe: float32 `[1, 3, crop, crop]` each.
+
+    Raises ImageError, one line that names the file.
+    """
+    image = load_image(path)
+    try:
+        return [recipe.apply(image) for recipe in recipes]
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
 def _decode(path: Path) -> Image.Image:
     if not path.is_file():
         raise ImageError("is not a file" if path.exists() else "no such file")
+    if path.stat().st_size == 0:
+        raise ImageError("is empty")
     with warnings.catch_warnings():
         # Pillow warns from half its limit on (the limit itself still raises) and of odd metadata.
         warnings.simplefilter("ignore")

@@ -12,20 +12,28 @@ import numpy as np
 _ONE = 1 << 11
 
 
-def resize_bilinear(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 `[H, W, C]` -> uint8 `[height, width, C]`, as `cv2.resize(pixels, (width, height))`."""
+def resize_bilinear(
+    pixels: np.ndarray, width: int, height: int, box: tuple[int, int, int, int] | None = None
+) -> np.ndarray:
+    """uint8 `[H, W, C]` -> uint8 `[height, width, C]`, as `cv2.resize(pixels, (width, height))`.
+
+    box: (left, top, right, bottom) of the part of the result that is wanted; only that part is computed, so a
+    long, thin picture takes no more memory than its crop.
+    """
+    x0, y0, x1, y1 = box or (0, 0, width, height)
     if pixels.shape[:2] == (height, width):
-        return pixels
+        return pixels[y0:y1, x0:x1]
     left, right_weight = _places(pixels.shape[1], width)
     top, bottom_weight = _places(pixels.shape[0], height)
     # At the right border OpenCV moves a whole step to the last column; at the bottom it repeats the last row.
     right_weight = np.where((left < 0) | (left >= pixels.shape[1] - 1), 0, right_weight)
-    columns, wx = _taps(left, right_weight, pixels.shape[1])
-    rows, wy = _taps(top, bottom_weight, pixels.shape[0])
-    total = np.full((height, width, pixels.shape[2]), 2, np.int32)
+    columns, wx = _taps(left[x0:x1], right_weight[x0:x1], pixels.shape[1])
+    rows, wy = _taps(top[y0:y1], bottom_weight[y0:y1], pixels.shape[0])
+    total = np.full((y1 - y0, x1 - x0, pixels.shape[2]), 2, np.int32)
     for row, weight in zip(rows, wy, strict=True):
-        lines = pixels[row].astype(np.int32)
-        lines = sum(lines[:, c] * w[:, None] for c, w in zip(columns, wx, strict=True))
+        lines = sum(
+            pixels[row[:, None], c].astype(np.int32) * w[:, None] for c, w in zip(columns, wx, strict=True)
+        )
         total += (lines >> 4) * weight[:, None, None] >> 16
     return (total >> 2).astype(np.uint8)
 

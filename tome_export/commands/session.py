@@ -42,7 +42,7 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, TomeError):
         return " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing was written"
+        return str(error) or "interrupted; nothing was written"
     if isinstance(error, MemoryError):
         return "out of memory; nothing was written"
     text = " ".join(str(error).split())[:200]

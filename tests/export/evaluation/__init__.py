@@ -1,0 +1,1 @@
+"""Tests of `tome-export eval` and its parts."""
