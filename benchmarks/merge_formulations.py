@@ -167,8 +167,7 @@ def main() -> None:
     parser.add_argument("--r", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
-    from tome_export.samples import make_batch
-
+    from tome_export.parity.samples import make_batch
     from tome_export.preprocess import preset
 
     image = make_batch(("photo:0",), preset("vit", 224))

@@ -24,9 +24,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, quiet() as session:
-        from tome_export.samples import make_batch
-
         from tome_export import export, open_runtime
+        from tome_export.parity.samples import make_batch
 
         bundles = {r: export(arguments.model, Path(scratch) / str(r), r=r) for r in (0, arguments.r)}
         cost = bundles[arguments.r].manifest.tome.macs
