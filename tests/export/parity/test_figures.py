@@ -48,9 +48,10 @@ def test_nan_and_infinity_are_as_wrong_as_can_be(bad):
 def test_limits_follow_the_precision_and_the_depth():
     assert limits("fp32", 12).stage == 64 * 2.0**-24
     for name, u in UNIT_ROUNDOFF.items():
-        found = limits(name, 12)
-        assert found.stage / u == pytest.approx(64) and found.logits / found.stage == pytest.approx(48**0.5)
-        assert limits(name, 48).logits == pytest.approx(2 * found.logits)
-        assert limits(name, 48).stage == found.stage
+        found = limits(name, 9)
+        assert found.stage / u == pytest.approx(64 if name == "fp32" else 16)
+        assert found.logits / found.stage == pytest.approx(3)
+        assert limits(name, 36).logits == pytest.approx(2 * found.logits)
+        assert limits(name, 36).stage == found.stage
     order = [limits(name, 12).logits for name in ("fp32", "fp16", "bf16", "int8")]
     assert order == sorted(order)
