@@ -221,12 +221,16 @@ def unmerge(matching, y):
 
 @dataclass(frozen=True)
 class Forward:
-    """Result of a forward pass: logits [B, classes], source [B, N0], size [B, K, 1], a Matching per block."""
+    """Result of a forward pass: logits [B, classes], source [B, N0], size [B, K, 1], a Matching per block.
+
+    `heads`: the logits of each head, [B, classes]; two of a distilled model, whose mean `logits` is.
+    """
 
     logits: np.ndarray
     source: np.ndarray
     size: np.ndarray
     matchings: tuple
+    heads: tuple = ()
 
     @property
     def margin(self):
@@ -285,12 +289,22 @@ def _patch_embed(weights, image):
     return out + weights["patch_embed.proj.bias"]
 
 
-def vit_forward(weights, image, num_heads, r_per_block, prop_attn=True, eps=1e-6):
-    """ViT / DeiT / distilled DeiT / MAE classifier with Token Merging, at inference.
+def cross_entropy(logits, labels):
+    """The mean over the batch of minus the log of the right class's softmax; logits [B, classes]."""
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        total += np.log(np.exp(row - row.max()).sum()) + row.max() - row[label]
+    return total / len(labels)
+
+
+def vit_forward(weights, image, num_heads, r_per_block, prop_attn=True, eps=1e-6, matchings=None):
+    """ViT / DeiT / distilled DeiT / MAE classifier with Token Merging.
 
     `weights` has timm's key names, and its keys tell the family: `dist_token` means distilled DeiT,
     `fc_norm` means average pooling over patches (MAE), `head0` means a tanh layer before the head.
+    `matchings`: one per block, to merge by instead of deciding; the result is then smooth in all inputs.
     """
+    fixed = matchings
     distilled, pooled = "dist_token" in weights, "fc_norm.weight" in weights
     x = _patch_embed(weights, image)
     batch, patches, _ = x.shape
@@ -306,7 +320,10 @@ def vit_forward(weights, image, num_heads, r_per_block, prop_attn=True, eps=1e-6
         normed = _layer_norm(weights, f"{name}.norm1", x, eps)
         y, metric = _attention(weights, f"{name}.attn", normed, num_heads, size if prop_attn else None)
         x = x + y
-        matching = bipartite_soft_matching(metric, r, class_token=True, distill_token=distilled)
+        if fixed is None:
+            matching = bipartite_soft_matching(metric, r, class_token=True, distill_token=distilled)
+        else:
+            matching = fixed[block]
         x, size = merge_wavg(matching, x, size)
         source = merge_source(matching, source)
         matchings.append(matching)
@@ -315,13 +332,13 @@ def vit_forward(weights, image, num_heads, r_per_block, prop_attn=True, eps=1e-6
 
     if pooled:
         x = (x * size)[:, 1:].sum(axis=1) / patches
-        logits = _linear(weights, "head", _layer_norm(weights, "fc_norm", x, eps))
+        heads = [_linear(weights, "head", _layer_norm(weights, "fc_norm", x, eps))]
     else:
         x = _layer_norm(weights, "norm", x, eps)
         features = x[:, 0]
         if "head0.weight" in weights:
             features = np.tanh(_linear(weights, "head0", features))
-        logits = _linear(weights, "head", features)
+        heads = [_linear(weights, "head", features)]
         if distilled:
-            logits = (logits + _linear(weights, "head_dist", x[:, 1])) / 2
-    return Forward(logits, source, size, tuple(matchings))
+            heads.append(_linear(weights, "head_dist", x[:, 1]))
+    return Forward(sum(heads) / len(heads), source, size, tuple(matchings), tuple(heads))

@@ -6,8 +6,8 @@ Two tokens with the same label become one. `tome_core.merging` applies it.
 Labels are float32: they are small whole numbers, exact, and stay in the one dtype that every runtime
 compares, selects and multiplies without conversions.
 
-The functions carry `not_to_static`: they hold no Python control flow over tensors, and skipping Paddle's
-source transformation keeps tracing fast and the traced graph exactly what is written here.
+The functions run `exactly` as written, in full precision and without source transformation when tracing, and
+without gradients: a choice has none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from tome_core.ops import constant
+from tome_core.ops import constant, exactly
 
 # Cosine similarities lie in [-1, 1]; this much less can never win. Finite, so that half precision survives.
 _NEVER = -4.0
@@ -56,7 +56,8 @@ class Match:
         return self.matrix.argmax(1)
 
 
-@paddle.jit.not_to_static
+@exactly
+@paddle.no_grad()
 def bipartite_soft_matching(
     metric: paddle.Tensor,
     r: int,
@@ -90,7 +91,8 @@ def mergeable(r: int, tokens: int, class_token: bool, distill_token: bool) -> in
     return max(0, min(r, (tokens - class_token - distill_token) // 2)) if destinations > 0 else 0
 
 
-@paddle.jit.not_to_static
+@exactly
+@paddle.no_grad()
 def candidate_scores(
     metric: paddle.Tensor, class_token: bool = False, distill_token: bool = False, unit_length: bool = False
 ) -> paddle.Tensor:
@@ -108,7 +110,8 @@ def candidate_scores(
     return similarity + mask
 
 
-@paddle.jit.not_to_static
+@exactly
+@paddle.no_grad()
 def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_token: bool = False) -> Match:
     """The match that `bipartite_soft_matching` makes of its scores; r as `mergeable` limits it, above 0."""
     tokens = scores.shape[1]
@@ -135,7 +138,8 @@ def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_tok
     return Match(label, (*unmerged, *destinations))
 
 
-@paddle.jit.not_to_static
+@exactly
+@paddle.no_grad()
 def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
     """Merge every token into the most similar of every k-th one (paper, appendix D).
 
@@ -155,7 +159,8 @@ def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
     return Match(label, tuple(index[destination].tolist()))
 
 
-@paddle.jit.not_to_static
+@exactly
+@paddle.no_grad()
 def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | None = None) -> Match:
     """Merge r randomly chosen tokens into the most similar of the others (paper, appendix D).
 

@@ -10,22 +10,22 @@ from __future__ import annotations
 import paddle
 
 from tome_core.matching import Match
-from tome_core.ops import fresh
+from tome_core.ops import exactly, fresh
 
 
-@paddle.jit.not_to_static
+@exactly
 def merge_sum(match: Match, x: paddle.Tensor) -> paddle.Tensor:
     """Sum of each group: [batch, tokens_in, channels] -> [batch, tokens_out, channels]."""
     return match.matrix.astype(x.dtype).matmul(x)
 
 
-@paddle.jit.not_to_static
+@exactly
 def merge_mean(match: Match, x: paddle.Tensor) -> paddle.Tensor:
     """Unweighted mean of each group: [batch, tokens_in, channels] -> [batch, tokens_out, channels]."""
     return merge_wavg(match, x)[0]
 
 
-@paddle.jit.not_to_static
+@exactly
 def merge_wavg(
     match: Match, x: paddle.Tensor, size: paddle.Tensor | None = None
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -47,7 +47,7 @@ def merge_wavg(
     return weights.astype(x.dtype).matmul(x), merged_size
 
 
-@paddle.jit.not_to_static
+@exactly
 def merge_source(match: Match, source: paddle.Tensor | None = None) -> paddle.Tensor:
     """Follow each input token of the model to its present group.
 
@@ -60,7 +60,7 @@ def merge_source(match: Match, source: paddle.Tensor | None = None) -> paddle.Te
     return paddle.take_along_axis(group, source, axis=1, broadcast=False)
 
 
-@paddle.jit.not_to_static
+@exactly
 def unmerge(match: Match, y: paddle.Tensor) -> paddle.Tensor:
     """Give each input token the value of its group: [batch, tokens_out, c] -> [batch, tokens_in, c]."""
     return match.matrix.astype(y.dtype).matmul(y, transpose_x=True)

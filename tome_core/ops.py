@@ -1,6 +1,8 @@
-"""Two small operators that every static-shape graph here is built with."""
+"""Two small operators that every static-shape graph here is built with, and how functions of them run."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import paddle
@@ -20,3 +22,20 @@ def fresh(x: paddle.Tensor) -> paddle.Tensor:
     optimised away; adding zero is not.
     """
     return x + 0.0
+
+
+def exactly(function):
+    """Decorator: `function` runs as it is written, when tracing and under mixed precision too.
+
+    `paddle.amp.auto_cast` would run matrix products in half precision, where labels and counts above 256
+    (bfloat16) or 2048 (float16) are no longer whole numbers apart, and more similarities tie. Tracing skips
+    Paddle's source transformation, since there is no Python control flow over tensors here.
+    """
+
+    @paddle.jit.not_to_static
+    @functools.wraps(function)
+    def exact(*arguments, **options):
+        with paddle.amp.auto_cast(enable=False):
+            return function(*arguments, **options)
+
+    return exact

@@ -97,13 +97,18 @@ def apply_patch(
     image_size: height and width in pixels, for models that do not tell.
 
     Then `model.r = 16`, a list, or `(16, -1.0)`; see `tome_core.schedule.parse_r`. Patching again only
-    changes the options. Any Vision Transformer of pre-norm blocks (`norm1`, `attn.qkv`, `attn.proj`, `norm2`,
-    `mlp`, with or without LayerScale, query and key norms, drop path) will do, of whatever class; what the
-    model does with its tokens is measured first. Raises PatchError, with the reason, if the patch would not
-    be faithful to the model; the model is then as it was.
+    changes the options. A program that `paddle.jit.to_static` has traced keeps those it was traced with.
+
+    Any Vision Transformer of pre-norm blocks (`norm1`, `attn.qkv`, `attn.proj`, `norm2`, `mlp`, with or
+    without LayerScale, query and key norms, drop path) will do, of whatever class; what the model does with
+    its tokens is measured first. Raises PatchError, with the reason, if the patch would not be faithful to
+    the model; the model is then as it was.
     """
     if isinstance(model, _PatchedModel):
-        model.tome.prop_attn, model.tome.trace_source = prop_attn, trace_source
+        state = model.tome
+        if (prop_attn, trace_source) != (state.prop_attn, state.trace_source):
+            _refuse_if_traced(model)
+        state.prop_attn, state.trace_source = prop_attn, trace_source
         return model
     try:
         blocks, parts, layout = _examine(model, image_size)
@@ -157,8 +162,10 @@ class _PatchedModel:
     @r.setter
     def r(self, r: RSpec) -> None:
         state = self.tome
-        state.schedule = make_schedule(r, state.depth, state.tokens, state.protected)
-        state.r = r
+        schedule = make_schedule(r, state.depth, state.tokens, state.protected)
+        if schedule != state.schedule:
+            _refuse_if_traced(self)
+        state.r, state.schedule = r, schedule
 
     def forward(self, x):
         state = self.tome
@@ -243,6 +250,15 @@ def _check_tokens(state: ToMeState, index: int, x) -> None:
 @paddle.jit.not_to_static
 def _remember(state: ToMeState, index: int, size, source) -> None:
     state.sizes[index + 1], state.sources[index + 1] = size, source
+
+
+def _refuse_if_traced(model: nn.Layer) -> None:
+    forward = vars(model).get("forward")
+    if hasattr(forward, "get_traced_count") and forward.get_traced_count() > 0:
+        raise PatchError(
+            "the model was traced by to_static with the r and options it had; call model.forward.rollback(), "
+            "change them, and trace it again"
+        )
 
 
 def _original(layer: nn.Layer) -> super:

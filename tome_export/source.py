@@ -37,6 +37,8 @@ class Source:
             state = self.model.tome
             state.prop_attn, state.trace_source = self._restore["prop_attn"], self._restore["trace_source"]
             self.model.r = self._restore["r"]
+            if "forward" in self._restore:
+                self.model.forward = self._restore["forward"]
             if self._restore["training"]:
                 self.model.train()
         self.model = None
@@ -104,6 +106,8 @@ def _adopt(request: ExportRequest) -> Source:
             "r": model.r,
             "training": model.training,
         }
+        if hasattr(vars(model).get("forward"), "rollback"):  # of to_static: what it traced, with the r it had
+            restore["forward"] = vars(model).pop("forward")
         state.trace_source = sources
         if request.prop_attn is not None:
             state.prop_attn = request.prop_attn

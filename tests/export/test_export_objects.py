@@ -55,6 +55,22 @@ def test_a_patched_object_keeps_its_schedule_and_is_left_as_it_was(tmp_path):
     check_bundle(bundle, model, [7, 0, 5])
 
 
+@pytest.mark.parametrize("r", [None, 3])
+def test_an_object_traced_for_training_is_exported_afresh_and_stays_traced(r, tmp_path):
+    model = apply_patch(tiny_model("vit"))
+    model.r = 7
+    model.train()
+    traced = paddle.jit.to_static(model, full_graph=True)
+    image = paddle.ones([2, 3, 48, 48])
+    before = traced(image).numpy()
+    bundle = export_quietly(traced, tmp_path / "out", r=r)
+    assert bundle.manifest.tome.r == (r or 7,) * 3
+    np.testing.assert_array_equal(traced(image).numpy(), before)
+    assert model.r == 7 and model.training and model.forward.get_traced_count() == 1
+    model.forward.rollback()
+    check_bundle(bundle, model, r or 7)
+
+
 def test_an_unpatched_object_is_not_touched(tmp_path):
     model = tiny_model("deit_distilled")
     keys, kind = list(model.state_dict()), type(model)
