@@ -58,7 +58,8 @@ def compare(checkpoint: Path, trained_r: RSpec, r: RSpec, digits: Digits, folder
 
 def open_runtimes(bundle: Bundle) -> Iterator[tuple[Runtime, str]]:
     """Every runtime that works here, with every precision it finds in the bundle; and what to call it."""
-    precisions = dict.fromkeys(artifact.precision for artifact in bundle.manifest.artifacts)
+    artifacts = {(artifact.format, artifact.precision): None for artifact in bundle.manifest.artifacts}
+    precisions = dict.fromkeys(precision for _, precision in artifacts)
     for name in RUNTIMES:
         if not probe(name).usable:
             continue
@@ -66,9 +67,9 @@ def open_runtimes(bundle: Bundle) -> Iterator[tuple[Runtime, str]]:
             try:
                 runtime = open_runtime(name, bundle, precision=precision)
             except RequestError:
-                if precision == "fp32":
+                if (name, precision) in artifacts:
                     raise
-                continue  # not for this runtime
+                continue  # the bundle has nothing of the kind
             with runtime:
                 yield runtime, f"{runtime.name} {precision}"
 

@@ -44,7 +44,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.plot(places, [100 * row.scores[0].accuracy for row in chosen], color=color, label=name)
         for marker, where in zip("ox+sd^v", [score.where for score in chosen[0].scores[1:]], strict=False):
             values = [100 * s.accuracy for row in chosen for s in row.scores if s.where == where]
-            axes.scatter(places, values, color=color, marker=marker, facecolors=None, label=f"  {where}")
+            axes.plot(
+                places, values, marker, color=color, markerfacecolor="none", markersize=8, label=f"  {where}"
+            )
     axes.set_xlabel("tokens merged in each of six blocks (r)")
     axes.set_ylabel("held-out digits right, %")
     axes.grid(alpha=0.3)

@@ -1,5 +1,6 @@
 """The digits example: the same digits in every form, training that repeats, the short form of it all."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from examples.digits import data, report, train
-from examples.digits.compare import Row, Score, compare
+from examples.digits.compare import Row, Score, compare, open_runtimes
 from tome_core.checkpoints import read_checkpoint
 from tome_export.bundle import Bundle
 from tome_export.predict import predict_files
@@ -108,7 +109,16 @@ def test_every_runtime_predicts_what_dygraph_does_and_files_do_too(r, few_digits
         predictions = predict_files(tmp_path / "bundle", files, "onnx", top=1)[1]
     right = sum(best.label == path.parent.name for (best,), path in zip(predictions, files, strict=True))
     assert [score.right for score in row.scores] == [right] * len(row.scores)
-    assert Bundle.open(tmp_path / "bundle").manifest.labels == data.CLASSES
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert bundle.manifest.labels == data.CLASSES
+
+    # What another feature adds to bundles is compared without a change here.
+    half = dataclasses.replace(bundle.artifact("onnx"), precision="fp16")
+    manifest = dataclasses.replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, half))
+    with quiet():
+        found = [where for _, where in open_runtimes(Bundle(bundle.path, manifest))]
+    assert "onnx fp16" in found and "paddle fp16" not in found
+    assert [where for where in found if where != "onnx fp16"] == [score.where for score in row.scores[1:]]
 
 
 def test_the_table_and_the_plot(tmp_path):
