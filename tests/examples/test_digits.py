@@ -16,7 +16,7 @@ from examples.digits import data, report, train
 from examples.digits.compare import Row, Score, compare, open_runtimes
 from tome_core.checkpoints import read_checkpoint
 from tome_export.bundle import Bundle
-from tome_export.predict import predict_files
+from tome_export.evaluate import evaluate
 from tome_export.preprocess import load_image
 from tome_export.quiet import quiet
 
@@ -104,11 +104,10 @@ def test_every_runtime_predicts_what_dygraph_does_and_files_do_too(r, few_digits
     assert row.tokens == ((65,) * 7 if r == 0 else (65, 57, 49, 41, 33, 25, 17))
 
     held_out.write_pngs(tmp_path / "pngs")
-    files = sorted((tmp_path / "pngs").rglob("*.png"))
     with quiet():
-        predictions = predict_files(tmp_path / "bundle", files, "onnx", top=1)[1]
-    right = sum(best.label == path.parent.name for (best,), path in zip(predictions, files, strict=True))
-    assert [score.right for score in row.scores] == [right] * len(row.scores)
+        evaluated = evaluate(tmp_path / "bundle", tmp_path / "pngs", workers=0)
+    assert evaluated.evaluated == 100
+    assert [score.right for score in row.scores] == [round(100 * evaluated.scores[0].top1)] * len(row.scores)
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.manifest.labels == data.CLASSES
 

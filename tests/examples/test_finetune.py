@@ -160,7 +160,7 @@ def test_a_wrong_request_is_one_line_and_status_2(photo_folder, tmp_path):
     "changes, complaint",
     [
         ({"data": ROOT / "nowhere"}, "no such folder"),
-        ({"data": ROOT / "docs"}, "fewer than two class folders"),
+        ({"data": ROOT / ".ci"}, "fewer than two class folders"),
         ({"r": "1,2,-1"}, "whole number"),
         ({"model": "vit_b17"}, "vit_b16"),
         ({"amp": "int8"}, "bfloat16"),
