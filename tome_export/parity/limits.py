@@ -11,8 +11,8 @@ in bf16, and 1/254 of a channel's largest value in int8. Everything else follows
     gain         4 u. A LayerNorm rounds the factor of each token, so a token may be off as a whole by u or
                  2 u, but the mean over tokens and channels hardly. An epsilon of 1e-5 for 1e-6 scales a
                  token of variance v by 1 - 4.5e-6 / v: it shows below v = 19 in fp32.
-    similarity   stage * sqrt(blocks) / 4. Errors of the blocks before add up like their squares; similarities
-                 average over a head's channels. Measured: up to 16 u in fp32, up to 4 u in int8.
+    similarity   stage * sqrt(blocks) / 2. Errors of the blocks before add up like their squares; similarities
+                 average over a head's channels. Measured: up to 18 u in fp32, up to 4 u in int8.
     logits       stage * sqrt(blocks), of the range. Measured with the same merges: up to 20 u in fp32, up to
                  4 u in int8.
     near_ties    the share of decisions on photographs and noise. The r-th and the next of some hundred
@@ -44,7 +44,7 @@ def limits(precision: str, depth: int) -> Limits:
     return Limits(
         stage=stage,
         gain=4 * u,
-        similarity=stage * sqrt(depth) / 4,
+        similarity=stage * sqrt(depth) / 2,
         logits=stage * sqrt(depth),
         near_ties=NEAR_TIES[precision],
     )
