@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tome_export.commands.session import Debug, Folder, session
 from tome_export.errors import RequestError
+
+if TYPE_CHECKING:
+    from tome_export.parity.verify import Verification
 
 _TITLES = {"hashes": "hash the files", "model": "build the Python model", "report": "draw the report"}
 
@@ -38,9 +42,13 @@ def verify(
     """Prove a bundle again: hashes, merge decisions, every part of every block, logits."""
     with session(debug) as opened:
         from tome_export import views
-        from tome_export.console import ConsoleSteps
+        from tome_export.console import ConsoleSteps, size
         from tome_export.parity.verify import verify_bundle
 
+        if html is not None:
+            from tome_export.parity.html import check_target, write_report
+
+            check_target(html)
         steps = ConsoleSteps(opened.stdout, _TITLES)
         found = verify_bundle(
             folder,
@@ -52,23 +60,32 @@ def verify(
             steps=steps,
             rebuild=_rebuild,
         )
-        show = lambda text="": print(text, file=opened.stdout)  # noqa: E731
+        show = lambda text: print(text, file=opened.stdout)  # noqa: E731
         if html is not None:
-            from tome_export.parity.html import write_report
-
             with steps("report"):
                 write_report(found, html)
-        if not found.results:
-            show("\n  one model: nothing to compare it with")
-            show(f"\n{folder} is whole")
-            return
-        show(f"\n{views.parity(found.results)}")
-        if not found.passed:
-            show(f"\nwhat is wrong\n{views.findings(found.results, found.findings)}")
+        _show(found, folder, show)
+        if html is not None:
+            show(f"\nreport\n  {views.shown_path(html)}  {size(html.stat().st_size)}")
         found.require()
-        show(f"\n{views.shown_path(folder)} is whole, and computes what {found.against} computes")
-        if html is None:
+        if html is None and found.results:
             show(f"\nnext\n  tome-export verify {views.shown_path(folder)} --html report.html")
+
+
+def _show(found: Verification, folder: Path, show: Callable[[str], None]) -> None:
+    """What was compared and what is wrong, or that nothing is."""
+    from tome_export import views
+
+    if found.results:
+        show(f"\n{views.parity(found.results)}")
+    else:
+        show("\n  one model: nothing to compare it with")
+    if not found.passed:
+        show(f"\nwhat is wrong\n{views.findings(found.results, found.findings)}")
+    elif found.results:
+        show(f"\n{views.shown_path(folder)} is whole, and computes what {found.against} computes")
+    else:
+        show(f"\n{views.shown_path(folder)} is whole")
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
