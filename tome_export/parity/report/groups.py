@@ -36,9 +36,10 @@ def groups(found: Verification) -> Html | None:
     except TomeError as error:  # the photograph may have gone, or be unfit for drawing
         return _only(f"The groups could not be drawn: {error}.")
     told = (
-        "Every group of merged tokens has its mean colour and an outline of its own; a group may lie in several "
-        "parts. A cross marks a token that is in another group than in the reference; groups that share most "
-        f"tokens are taken for the same. Drawn on what the model sees of {words.input_name(found.picture)}."
+        "Every group of merged tokens has its mean colour and an outline of its own; a group may lie in "
+        "several parts. A cross marks a token that is in another group than in the reference; groups that "
+        "share most tokens are taken for the same. Drawn on what the model sees of "
+        f"{words.input_name(found.picture)}."
     )
     return section("What merged", paragraph(told), tag("div", *figures, class_="pictures"), name="groups")
 

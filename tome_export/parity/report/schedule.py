@@ -67,9 +67,7 @@ def column_width(blocks: int) -> float:
 def _bars(manifest: Manifest) -> Html:
     tome = manifest.tome
     step = column_width(len(tome.r))
-    counts = [
-        (entering, r, left) for entering, r, left in zip(tome.tokens, tome.r, tome.tokens[1:], strict=False)
-    ]
+    counts = list(zip(tome.tokens[:-1], tome.r, tome.tokens[1:], strict=True))
     tokens = _panel(
         "tokens",
         [(left, entering) for entering, _, left in counts],
@@ -125,7 +123,7 @@ def _panel(
     step: float,
     top: float,
 ) -> list[Html]:
-    """A bar for each (part, whole), under its label, with a tooltip. scale: what the highest bar stands for."""
+    """A bar for each (part, whole), under its label, with a tooltip. scale: what the highest stands for."""
     bottom, largest = top + _HIGH, max(whole for _, whole in pairs)
     drawn = [
         tag("text", name, x=_LEFT - 10, y=top + 11, class_="e"),

@@ -28,7 +28,8 @@ h1 strong{font-weight:700}
 h2{font-size:1.2rem;line-height:1.3;margin:3rem 0 .6rem;padding-top:.9rem;border-top:1px solid var(--rule)}
 h3{font-size:1rem;line-height:1.4;margin:1.6rem 0 .4rem}
 .pass{color:var(--good)}.fail{color:var(--bad)}
-.soft,figcaption,caption{color:var(--soft);font-size:.875rem}
+.soft,figcaption,caption{color:var(--soft);font-size:.875em}
+table .soft{font-size:inherit}
 .about{color:var(--soft);font-size:.875rem;margin:0}
 dl{margin:0 0 1rem;display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.4rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
@@ -70,12 +71,15 @@ svg .g{stroke:var(--rule)}svg .lim{stroke:var(--limit);stroke-dasharray:5 3}svg 
 .halo{fill:none;stroke:#fff;stroke-linecap:round}.cross{fill:none;stroke:#000;stroke-linecap:round}
 details{margin:.4rem 0 1rem}summary{cursor:pointer;color:var(--soft);font-size:.875rem}
 @media screen and (max-width:48rem){.chart{overflow-x:auto}.chart svg{max-width:none}}
-@media screen and (max-width:38rem){main{padding:1.5rem 1rem 3rem}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
+@media screen and (max-width:38rem){
+ main{padding:1.5rem 1rem 3rem}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}
+}
 @media print{
  @page{margin:16mm 14mm}
  body{font-size:10pt}main{max-width:none;padding:0}
  *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
  figure,tr,.findings>li,dl{break-inside:avoid}h2,h3{break-after:avoid}
+ .legend{break-after:avoid}.pictures{grid-template-columns:repeat(auto-fill,minmax(9rem,1fr))}
  .wide{overflow:visible}.why{min-width:0}table{font-size:8.5pt}
  details::details-content{content-visibility:visible;block-size:auto}
 }
@@ -85,7 +89,8 @@ details{margin:.4rem 0 1rem}summary{cursor:pointer;color:var(--soft);font-size:.
 def css() -> str:
     """The whole style sheet."""
     steps = "".join(
-        f".h{i}{{fill:var(--h{i})}}svg .k{i}{{fill:var(--k{k})}}" for i, k in enumerate(_TEXT_OF_STEP)
+        f".h{step}{{fill:var(--h{step})}}svg .k{step}{{fill:var(--k{text})}}"
+        for step, text in enumerate(_TEXT_OF_STEP)
     )
     return (
         f":root{{color-scheme:light dark;{_LIGHT}}}"

@@ -86,14 +86,15 @@ def input_name(name: str) -> str:
 LIMITS = {
     "stage": (
         "one part of a block, over its largest value",
-        "64 unit roundoffs. A part is a few products, each a sum of some hundred terms whose errors grow with "
-        "the square root of their number: about 25 at width 768, and the largest of many lies some deviations "
-        "out. Up to 14 were measured in fp32; a wrong operator shows at 1e-2 or more, whatever the precision.",
+        "64 unit roundoffs. A part is a few products, each a sum of some hundred terms whose errors grow "
+        "with the square root of their number: about 25 at width 768, and the largest of many lies some "
+        "deviations out. Up to 14 were measured in fp32; a wrong operator shows at 1e-2 or more, whatever "
+        "the precision.",
     ),
     "gain": (
         "the scale of a LayerNorm as a whole",
-        "4 unit roundoffs. A token may be off as a whole by one or two, but the mean over tokens and channels "
-        "hardly; another epsilon is seen here.",
+        "4 unit roundoffs. A token may be off as a whole by one or two, but the mean over tokens and "
+        "channels hardly; another epsilon is seen here.",
     ),
     "similarity": (
         "similarities after the same merges",
@@ -109,8 +110,9 @@ LIMITS = {
     ),
     "near_ties": (
         "decisions that may hang on rounding, on photographs and noise",
-        "The similarity of the last pair that merges and that of the next lie about 1e-3 apart, so one decision "
-        "in thousands hangs on the noise of fp32; with less precision more do, and that is counted, not hidden.",
+        "The similarity of the last pair that merges and that of the next lie about 1e-3 apart, so one "
+        "decision in thousands hangs on the noise of fp32; with less precision more do, and that is "
+        "counted, not hidden.",
     ),
 }
 """Field of `Limits` -> what it bounds, and why it is so large; `tome_export.parity.limits` computes it."""
