@@ -8,4 +8,5 @@ stages.py      each part of each block by itself, so that an error is named wher
 following.py   a model that merges as another one did: in ONNX here, in Paddle in `dygraph.py`
 judge.py       all of it for one runtime;  verify.py: for a finished bundle
 result.py      what comes out, as the manifest stores it
+html.py        what comes out, as a page;  report/: its sections
 """
