@@ -85,6 +85,7 @@ def _limits(results: Sequence[ParityResult]) -> Html:
         of.setdefault((result.precision, result.limits), []).append(result)
     parts = []
     for (precision, limits), its in of.items():
+        unit = UNIT_ROUNDOFF.get(precision)
         worst = {
             "stage": [error for result in its for block in result.blocks for error in block.errors.values()],
             "similarity": [
@@ -96,13 +97,14 @@ def _limits(results: Sequence[ParityResult]) -> Html:
         for name, (what, why) in words.LIMITS.items():
             allowed = getattr(limits, name)
             found = cell(max(worst[name]), over=allowed) if worst.get(name) else tag("td", "–", class_="n")
-            shown = share(allowed) if name == "near_ties" else None
-            rows.append(
-                (name.replace("_", " "), what, cell(allowed, shown), found, tag("td", why, class_="why soft"))
-            )
-        unit = f", unit roundoff {UNIT_ROUNDOFF[precision]:.1e}" if precision in UNIT_ROUNDOFF else ""
-        head = ("", "bounds", "allowed", "largest found", "why")
-        parts.append(table(head, rows, right=(2, 3), caption=f"{precision}{unit}"))
+            counted = name == "near_ties"
+            units = f"{allowed / unit:,.0f} u" if unit and not counted else ""
+            limit = cell(allowed, share(allowed) if counted else None)
+            reason = tag("td", why, class_="why soft")
+            rows.append((name.replace("_", " "), what, limit, units, found, reason))
+        head = ("", "bounds", "allowed", "", "largest found", "why")
+        caption = f"{precision}, u = {unit:.1e}, the unit roundoff" if unit else precision
+        parts.append(table(head, rows, right=(2, 3, 4), caption=caption))
     return Html("".join(parts))
 
 

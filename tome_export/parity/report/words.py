@@ -86,33 +86,31 @@ def input_name(name: str) -> str:
 LIMITS = {
     "stage": (
         "one part of a block, over its largest value",
-        "64 unit roundoffs. A part is a few products, each a sum of some hundred terms whose errors grow "
-        "with the square root of their number: about 25 at width 768, and the largest of many lies some "
-        "deviations out. Up to 14 were measured in fp32; a wrong operator shows at 1e-2 or more, whatever "
-        "the precision.",
+        "A part is a few products, each a sum of some hundred terms. Summed in fp32, their errors grow with"
+        " the square root of that number and the largest of many lies some deviations out; less precise "
+        "formats are summed better than they are stored. A wrong operator shows at 1e-2 or more.",
     ),
     "gain": (
         "the scale of a LayerNorm as a whole",
-        "4 unit roundoffs. A token may be off as a whole by one or two, but the mean over tokens and "
-        "channels hardly; another epsilon is seen here.",
+        "Rounding may shift a single token by a unit or two, but hardly the mean over tokens and channels; "
+        "another epsilon is seen here.",
     ),
     "similarity": (
         "similarities after the same merges",
-        "The limit of one part, times the square root of the number of blocks, because errors of the blocks "
-        "before add up like their squares; a quarter of that, because similarities average over the channels "
-        "of a head. Up to 16 unit roundoffs were measured in fp32.",
+        "Errors of the blocks before add up like their squares, so the limit of one part grows with the "
+        "square root of their number; it is smaller by half, because similarities average over the channels"
+        " of a head.",
     ),
     "logits": (
         "logits after the same merges, over their range",
-        "The limit of one part, times the square root of four parts a block; up to 20 unit roundoffs were "
-        "measured in fp32. Logits as they come have no limit: a near tie that goes the other way may rightly "
-        "change them by more.",
+        "The limit of one part, times the square root of the number of blocks. Logits as they come have no "
+        "limit: a near tie that goes the other way may rightly change them by more.",
     ),
     "near_ties": (
         "decisions that may hang on rounding, on photographs and noise",
-        "The similarity of the last pair that merges and that of the next lie about 1e-3 apart, so one "
-        "decision in thousands hangs on the noise of fp32; with less precision more do, and that is "
-        "counted, not hidden.",
+        "The last pair that merges and the first that does not lie about 1e-3 apart in similarity, so one "
+        "decision in thousands hangs on the noise of fp32; with less precision more do, and they are "
+        "counted.",
     ),
 }
 """Field of `Limits` -> what it bounds, and why it is so large; `tome_export.parity.limits` computes it."""
