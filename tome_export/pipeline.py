@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +19,7 @@ from tome_export.onnx import convert_to_onnx
 from tome_export.parity.samples import sample_names
 from tome_export.preprocess import preset
 from tome_export.request import ExportRequest
-from tome_export.steps import Steps
+from tome_export.steps import Steps, release_memory
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -69,6 +66,7 @@ def run(
                 weights_folder = writer.folder / "weights" if "onnx" in request.formats else None
                 size = source.config.image_size
                 save_inference_model(source.model, request.outputs, size, writer.folder, weights_folder)
+            release_memory()
             files = {"inference.json": "", "inference.pdiparams": ""}
             artifacts = [m.Artifact("paddle", "fp32", files, debug={"inference.debug.json": ""})]
             if weights_folder is not None:
@@ -87,18 +85,24 @@ def run(
                 with steps("lint"):
                     draft = replace(draft, linted=_lint(Bundle(writer.folder, draft), request.targets))
             with steps("parity"):
-                results = _prove(Bundle(writer.folder, draft), source)
+                results = _prove(Bundle(writer.folder, draft), source, request.is_named)
         with steps("write"):
             return writer.commit(replace(draft, parity=results, created=m.utc_now()))
 
 
-def _prove(bundle: Bundle, source: Source) -> tuple[m.ParityResult, ...]:
-    """Hold every artifact to the Python model. Raises ParityError."""
+def _prove(bundle: Bundle, source: Source, ours: bool) -> tuple[m.ParityResult, ...]:
+    """Hold every artifact to the Python model. Raises ParityError.
+
+    ours: nobody else has the model, so it may leave memory while a runtime is there.
+    """
     from tome_export.parity.dygraph import DygraphFollower
     from tome_export.parity.verify import judge_all
 
-    reference = DygraphFollower(source.model)
-    found = judge_all(bundle, bundle.manifest.parity_samples, reference, after_each=_release_memory)
+    spool = bundle.path / "resting" if ours else None
+    reference = DygraphFollower(source.model, spool)
+    found = judge_all(bundle, bundle.manifest.parity_samples, reference)
+    if ours:
+        shutil.rmtree(spool)
     found.require()
     return found.results
 
@@ -112,13 +116,6 @@ def _lint(bundle: Bundle, targets: Sequence[str]) -> tuple[str, ...]:
     if len(report.clean) < len(report.verdicts):
         raise ConversionError(f"the model will not run as asked: {summary(report)}")
     return report.clean
-
-
-def _release_memory() -> None:
-    """Give freed weights back to the system: the model and its runtimes are never resident at once."""
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _manifest(request: ExportRequest, source: Source) -> m.Manifest:

@@ -1,7 +1,10 @@
-"""The slow steps of a command: what is going on now, and how long each took."""
+"""The slow steps of a command: what is going on now, how long each took, and what memory it took."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -34,3 +37,11 @@ def peak_memory() -> int | None:
     return unit * max(
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
+
+
+def release_memory() -> None:
+    """Give what was freed back to the system, which Python and the C library may keep for themselves."""
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library other than glibc
+            ctypes.CDLL(None).malloc_trim(0)

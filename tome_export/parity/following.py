@@ -27,6 +27,9 @@ class Follower(Protocol):
 
     def run(self, image: np.ndarray, given: Mapping[str, np.ndarray]) -> Run: ...
 
+    def rest(self) -> None:
+        """Give memory back until the next run, if that is worth the while."""
+
     def close(self) -> None: ...
 
 
@@ -63,6 +66,9 @@ class OnnxFollower:
             self._sessions[given] = start_session(with_taps(self._file, self._taps, given), self._file.parent)
         return self._sessions[given]
 
+    def rest(self) -> None:
+        pass
+
     def close(self) -> None:
         self._sessions.clear()
 
@@ -79,6 +85,9 @@ class RuntimeReference:
         if given:
             raise RequestError(f"{self.name} cannot be told what to merge")
         return self._runtime.run(image)
+
+    def rest(self) -> None:
+        pass
 
     def close(self) -> None:
         self._runtime.close()

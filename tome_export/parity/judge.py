@@ -7,7 +7,7 @@ error is left. Given everything the runtime computed, part by part, it says wher
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from tome_export.parity.samples import is_natural
 from tome_export.parity.stages import find, similarity_error, stage_errors, where
 from tome_export.runtimes import Runtime, open_runtime
 from tome_export.sources import block_labels, sources_after_blocks
+from tome_export.steps import release_memory
 
+_FEW = 8  # inputs whose tensors may be kept in memory, all at once
 _WORST = float(np.finfo(np.float32).max)  # JSON cannot hold infinity
 
 
@@ -52,12 +54,38 @@ def judge(
     """
     judgement = Judgement(bundle, inputs, precision, batch_sizes)
     options = {"precision": precision, "threads": threads}
+
+    def look(input: str, run: Run) -> None:
+        watch(input, run)
+        judgement.look(input, run, reference, follower)
+
+    _make_room(reference)
     with open_runtime(name, bundle, **options) as runtime:
-        if not judgement.shipped(runtime, reference):
+        if not judgement.shipped(runtime):
             return judgement.result(name, reference.name)
+    _make_room(reference)
+    seen: dict[str, Run] = {}
     with open_runtime(name, bundle, taps=True, **options) as runtime:
-        judgement.inside(runtime, reference, follower, watch)
+        few = len(inputs.names) <= _FEW
+        for input in judgement.batched:
+            seen[input] = runtime.run(inputs.image(input))
+        judgement.compare_rows(runtime, seen)
+        for input in inputs.names:
+            run = seen.pop(input, None) or runtime.run(inputs.image(input))
+            if few:
+                seen[input] = run
+            else:
+                look(input, run)
+    release_memory()
+    # A few inputs are looked at only now, so that runtime and reference are never in memory at once.
+    for input in inputs.names if few else ():
+        look(input, seen.pop(input))
     return judgement.result(name, reference.name)
+
+
+def _make_room(reference: Follower) -> None:
+    reference.rest()
+    release_memory()
 
 
 def merging_blocks(bundle: Bundle) -> dict[int, Block]:
@@ -93,6 +121,7 @@ class Judgement:
         self.limits = limits(precision, manifest.model.depth)
         self.blocks = merging_blocks(bundle)
         self.findings: list[Finding] = []
+        self.in_batches: list[Finding] = []  # of no account where something is wrong with an input alone
         self.logits: dict[str, np.ndarray] = {}  # the shipped graph's, each input alone
         self.rows: list[
             tuple[tuple[str, ...], np.ndarray]
@@ -109,14 +138,13 @@ class Judgement:
 
     # ------------------------------------------------------------ the artifact as it is shipped
 
-    def shipped(self, runtime: Runtime, reference: Follower) -> bool:
+    def shipped(self, runtime: Runtime) -> bool:
         """Run every input alone and in batches. False if the outputs are not of the form they should have."""
         for name in self.inputs.names:
             run = runtime.run(self.inputs.image(name))
             if not self._check_form(run, name):
                 return False
             self.logits[name] = run["logits"]
-            self.wanted[name] = self.inputs.free(name, reference)["logits"]
         for names in self._batches():
             self.rows.append((names, runtime.run(self._batch(names))["logits"]))
         return True
@@ -134,6 +162,11 @@ class Judgement:
             self.findings.append(Finding("outputs", None, name, "; ".join(wrong) + order))
         return not wrong
 
+    @property
+    def batched(self) -> list[str]:
+        """The inputs that are in some batch, each once."""
+        return list(dict.fromkeys(name for names in self._batches() for name in names))
+
     def _batches(self) -> list[tuple[str, ...]]:
         """For each batch size above 1: different inputs together, and one input at every position."""
         names = self.inputs.names
@@ -147,30 +180,28 @@ class Judgement:
 
     # ------------------------------------------------------------ its debug variant
 
-    def inside(self, runtime: Runtime, reference: Follower, follower: Follower | None, watch) -> None:
-        """Decisions and parts of every input alone, then every batch against that."""
-        wanted = {name for batch in self._batches() for name in batch}
-        alone: dict[str, Run] = {}
-        for name in self.inputs.names:
-            run = runtime.run(self.inputs.image(name))
-            watch(name, run)
-            if name in wanted:
-                alone[name] = run
-            if follower is None:
-                self._one(name, run, reference)
-            else:
-                self._one(name, reference.run(self.inputs.image(name), {}), follower)
-            if not self.findings:
-                self._compare_variants(name, run)
+    def compare_rows(self, runtime: Runtime, alone: Mapping[str, Run]) -> None:
+        """Every batch against its inputs alone."""
+        for name in self.batched:
+            for index, block in self.blocks.items():
+                scores = alone[name][f"block{index}.scores"][0]
+                if margin(scores, block) <= 2 * self.limits.similarity:
+                    self.close.add(name)
+        rest = self.close, self.limits.logits
+        for names in self._batches():
+            self.in_batches += wrong_row(names, runtime.run(self._batch(names)), alone, *rest)
+        for names, logits in self.rows:
+            self.in_batches += wrong_logits(names, logits, self.logits, *rest)
+
+    def look(self, name: str, run: Run, reference: Follower, follower: Follower | None) -> None:
+        """One input's decisions and parts."""
+        self.wanted[name] = self.inputs.free(name, reference)["logits"]
+        if follower is None:
+            self._one(name, run, reference)
+        else:
+            self._one(name, reference.run(self.inputs.image(name), {}), follower)
         if not self.findings:
-            for names in self._batches():
-                self.findings += wrong_row(
-                    names, runtime.run(self._batch(names)), alone, self.close, self.limits.logits
-                )
-        if not self.findings:
-            for names, logits in self.rows:
-                self.findings += wrong_logits(names, logits, self.logits, self.close, self.limits.logits)
-        self._count_near_ties()
+            self._compare_variants(name, run)
 
     def _one(self, name: str, leader: Run, follower: Follower) -> None:
         """One input: `follower` goes on with what `leader` computed, in decisions only and then in
@@ -253,6 +284,8 @@ class Judgement:
             self.findings.append(Finding("selection", None, None, what))
 
     def result(self, runtime: str, against: str) -> ParityResult:
+        self.findings += self.in_batches if not self.findings else []
+        self._count_near_ties()
         names = [name for name in self.inputs.names if name in self.logits and name in self.wanted]
         both = (
             [np.concatenate([of[name] for name in names]) for of in (self.logits, self.wanted)]

@@ -66,7 +66,7 @@ class BlockResult:
 class Finding:
     """One thing that is wrong.
 
-    part: where it arises, such as "attention". block: None outside the blocks. input: on which it shows most.
+    part: where it arises, such as "attention". block: None outside the blocks. input: the first to show it.
     what: in words.
     """
 

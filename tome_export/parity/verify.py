@@ -110,7 +110,6 @@ def judge_all(
     artifacts: Sequence[Artifact] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     steps: Steps | None = None,
-    after_each: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Every artifact (or only some) on these inputs, one after the other; see `judge` for the rest.
 
@@ -140,7 +139,6 @@ def judge_all(
                     watch=watch,
                 )
             )
-        after_each()
     if picture is not None:
         drawn = {reference.name: final_groups(inputs.free(picture, reference), bundle.manifest)} | drawn
     drawn = {who: its for who, its in drawn.items() if its is not None}
