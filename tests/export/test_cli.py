@@ -183,6 +183,19 @@ def test_the_next_command_verifies(exported):
     )
 
 
+def test_verify_for_a_program_to_read(exported):
+    folder, _ = exported
+    done = run(
+        ["verify", "my infer", "--samples", "1", "--batch", "1", "--against", "onnx", "--json"], folder
+    )
+    data = json.loads(done.stdout)
+    assert (data["bundle"], data["against"], data["passed"]) == ("my infer", "onnx", True)
+    assert data["inputs"] == ["photo:0"] and data["findings"] == []
+    (result,) = data["results"]
+    assert (result["runtime"], result["decisions"], result["findings"]) == ("paddle", 15, [])
+    matches(done.stderr.splitlines(), [rf"  hash the files{SECONDS}", rf"  paddle fp32{SECONDS}"])
+
+
 def test_the_next_command_inspects(exported):
     text = "\n".join(next_command(exported, 2))
     assert text.startswith("vit_ti16 at 64 px, 17 -> 2 tokens")

@@ -37,6 +37,7 @@ def verify(
     samples: Annotated[int, typer.Option(help="Synthetic inputs: pictures, noise, ties, extremes.")] = 10,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,3",
     html: Annotated[Path | None, typer.Option(help="Write a report of one page.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print for a program to read.")] = False,
     debug: Debug = False,
 ) -> None:
     """Prove a bundle again: hashes, merge decisions, every part of every block, logits."""
@@ -49,7 +50,8 @@ def verify(
             from tome_export.parity.html import check_target, write_report
 
             check_target(html)
-        steps = ConsoleSteps(opened.stdout, _TITLES)
+        # With --json the standard output is the result's alone.
+        steps = ConsoleSteps(opened.stderr if as_json else opened.stdout, _TITLES)
         found = verify_bundle(
             folder,
             against=against,
@@ -64,6 +66,10 @@ def verify(
         if html is not None:
             with steps("report"):
                 write_report(found, html)
+        if as_json:
+            show(found.to_json())
+            found.require()
+            return
         _show(found, folder, show)
         if html is not None:
             show(f"\nreport\n  {views.shown_path(html)}  {size(html.stat().st_size)}")

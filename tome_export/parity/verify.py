@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,18 @@ class Verification:
     @property
     def passed(self) -> bool:
         return not self.findings and all(result.passed for result in self.results)
+
+    def to_json(self) -> str:
+        """All of it but the pictures, for a program to read."""
+        fields = {
+            "bundle": str(self.bundle.path),
+            "against": self.against,
+            "passed": self.passed,
+            "inputs": self.inputs,
+            "findings": [asdict(finding) for finding in self.findings],
+            "results": [asdict(result) for result in self.results],
+        }
+        return json.dumps(fields, indent=2)
 
     def require(self) -> None:
         """Raises ParityError that names the first thing wrong with the bundle and with each runtime."""
