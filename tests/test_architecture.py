@@ -23,7 +23,8 @@ OF_BUNDLES = [
     "evaluate", "evaluation.classes", "evaluation.dataset", "evaluation.follow", "evaluation.interrupt",
     "evaluation.metrics", "evaluation.outcomes", "evaluation.pool", "evaluation.progress",
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
-    "evaluation.worker",
+    "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
+    "precision.result", "precision.sensitivity",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 
@@ -46,7 +47,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in (
         *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
-        *("parity.dygraph", "parity.rebuild"),
+        *("parity.dygraph", "parity.rebuild", "precision.layers"),
     )
 }
 LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]

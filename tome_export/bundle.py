@@ -56,6 +56,11 @@ class Bundle:
         there = ", ".join(f"{artifact.format} {artifact.precision}" for artifact in self.manifest.artifacts)
         raise BundleError(f"{self.path}: holds no {format} model in {precision}; it holds {there or 'none'}")
 
+    def first_format(self, precision: str = "fp32") -> str:
+        """The format of the first artifact of this precision; of the first at all if there is none."""
+        formats = [each.format for each in self.manifest.artifacts if each.precision == precision]
+        return (formats or [self.manifest.artifacts[0].format])[0]
+
     def file(self, artifact: Artifact, suffix: str) -> Path:
         """Path of the artifact's one file that ends in `suffix`. Raises BundleError if it is not there."""
         path = self.path / artifact.file(suffix)

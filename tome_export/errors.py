@@ -23,6 +23,10 @@ class ParityError(TomeError):
     """An artifact does not compute what the model computes."""
 
 
+class AccuracyError(TomeError):
+    """A model in reduced precision predicts something else too often."""
+
+
 class WorkerError(TomeError):
     """A process that prepares pictures ended before its work was done."""
 

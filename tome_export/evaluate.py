@@ -30,7 +30,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Contender:
-    """A bundle, and how to run it. runtime "" is the first format in the bundle."""
+    """A bundle, and how to run it. runtime "" is the first format in the bundle that has the precision."""
 
     bundle: Bundle
     runtime: str = ""
@@ -40,7 +40,7 @@ class Contender:
     def open(cls, folder: str | Path | Bundle, runtime: str = "", precision: str = "fp32") -> Contender:
         """Raises BundleError, or RequestError for a runtime there is not."""
         bundle = folder if isinstance(folder, Bundle) else Bundle.open(folder)
-        name = runtime or bundle.manifest.artifacts[0].format
+        name = runtime or bundle.first_format(precision)
         if name not in RUNTIMES:
             raise RequestError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
         bundle.artifact(name, precision)

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 
 from tome_export.errors import BundleError
 from tome_export.parity.result import ParityResult
+from tome_export.precision.result import PrecisionResult
 from tome_export.preprocess import Preprocess
 from tome_export.strict_json import bad, read, shown
 
@@ -150,6 +151,7 @@ class Manifest:
     parity_samples: tuple[str, ...] = ()  # what parity was measured on: `tome_export.parity.samples`
     preset: str | None = None  # name of the published recipe that `preprocess` follows
     linted: tuple[str, ...] = ()  # targets that `tome_export.lint` found nothing red for, at the export
+    precisions: tuple[PrecisionResult, ...] = ()  # how artifacts below fp32 were made and judged
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -13,10 +13,13 @@ from tome_core.zoo.config import ViTConfig
 from tome_export import manifest as m
 from tome_export import staging
 from tome_export.bundle import Bundle, BundleWriter
-from tome_export.errors import ConversionError
+from tome_export.errors import ConversionError, ParityError
 from tome_export.fetch import fetch
 from tome_export.onnx import convert_to_onnx
 from tome_export.parity.samples import sample_names
+from tome_export.precision.gate import judge_precision
+from tome_export.precision.int8 import check_int8, quantise
+from tome_export.precision.keep import check_keep
 from tome_export.preprocess import preset
 from tome_export.request import ExportRequest
 from tome_export.steps import Steps, release_memory
@@ -51,6 +54,8 @@ def run(
 ) -> Bundle:
     """As `export`, for a request that has been checked."""
     steps = steps or Steps()
+    if "int8" in request.precisions:
+        check_int8()
     with BundleWriter(out, force=force) as writer:
         weights = request.weights and fetch(request.weights, request.weights_sha256, steps)
         with steps("model"):
@@ -80,10 +85,27 @@ def run(
                     )
                 shutil.rmtree(weights_folder)
                 artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(names, ""), opset))
+            if "int8" in request.precisions:
+                check_keep(request.kept_blocks, draft.model.depth)
+                calibration, judged = request.pictures()
+                with steps("int8"):
+                    int8 = quantise(writer.folder, request.kept_blocks, draft.preprocess, calibration)
+                artifacts.append(m.Artifact("onnx", "int8", dict.fromkeys(int8.files, ""), int8.opset))
             draft = replace(draft, artifacts=tuple(artifacts), parity_samples=sample_names(_SAMPLES))
             if request.targets:
                 with steps("lint"):
                     draft = replace(draft, linted=_lint(Bundle(writer.folder, draft), request.targets))
+            if "int8" in request.precisions:
+                result = judge_precision(
+                    Bundle(writer.folder, draft),
+                    artifacts[-1],
+                    int8,
+                    judged,
+                    request.kept_blocks,
+                    request.min_agreement,
+                    steps,
+                )
+                draft = replace(draft, precisions=(result,))
             with steps("parity"):
                 results = _prove(Bundle(writer.folder, draft), source, request.is_named)
         with steps("write"):
@@ -103,7 +125,13 @@ def _prove(bundle: Bundle, source: Source, ours: bool) -> tuple[m.ParityResult, 
     found = judge_all(bundle, bundle.manifest.parity_samples, reference)
     if ours:
         shutil.rmtree(spool)
-    found.require()
+    try:
+        found.require()
+    except ParityError as error:
+        calibrated = {each.precision for each in bundle.manifest.precisions if each.calibrated}
+        if any(result.precision in calibrated for result in found.results if not result.passed):
+            raise ParityError(f"{error}; calibrate on more pictures, or leave out the calibration") from None
+        raise
     return found.results
 
 

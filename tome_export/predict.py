@@ -23,18 +23,23 @@ class Prediction:
 
 
 def predict_files(
-    folder: Path, photos: Sequence[Path], runtime: str = "", top: int = 5, device: str = "cpu"
+    folder: Path,
+    photos: Sequence[Path],
+    runtime: str = "",
+    top: int = 5,
+    device: str = "cpu",
+    precision: str = "fp32",
 ) -> tuple[str, list[list[Prediction]]]:
     """The runtime's name and version, and for each photo its `top` classes, best first.
 
-    runtime: "paddle" or "onnx"; "" takes the first format the bundle holds.
+    runtime: "paddle" or "onnx"; "" takes the first format the bundle holds in this precision.
     Raises BundleError, ImageError, RequestError, MissingExtraError.
     """
     bundle = Bundle.open(folder)
     images = [load_inputs(path, [bundle.manifest.preprocess])[0] for path in photos]
-    name = runtime or bundle.manifest.artifacts[0].format
+    name = runtime or bundle.first_format(precision)
     predictions = []
-    with open_runtime(name, bundle, device=device) as opened:
+    with open_runtime(name, bundle, device=device, precision=precision) as opened:
         for image in images:
             logits = opened.run(image)["logits"][0]
             predictions.append(best_classes(logits, bundle.manifest.labels, top))

@@ -13,10 +13,14 @@ from tome_export.errors import RequestError
 from tome_export.fetch import check_address
 from tome_export.lint.table import choose, load
 from tome_export.onnx import DEFAULT_OPSET, check_opset
+from tome_export.precision.keep import check_keep, parse_keep
+from tome_export.precision.pictures import Pictures
+from tome_export.precision.pictures import choose as choose_pictures
 from tome_export.preprocess import PRESETS
 
 FORMATS = ("paddle", "onnx")
 OUTPUTS = ("logits", "sources")
+PRECISIONS = ("fp32", "int8")
 _OF_NAMED_MODELS = ("weights", "weights_sha256", "weights_layout", "image_size", "num_classes")
 
 
@@ -36,6 +40,12 @@ class ExportRequest:
     MAE, which was not trained with merging, on for the others.
     preprocess: a preset's name; None follows the weights' origin.
     targets: where it must run, see `tome_export.lint`; a finding that forbids it fails the export.
+    precisions: "int8" adds an int8 ONNX model to the float32 ones, which are always there; see
+    docs/precision.md.
+    calibration: folder of pictures to fix its activations' ranges on; None finds them anew in every run.
+    images: folder of pictures that it is judged on; None takes those of `calibration`, else synthetic ones.
+    min_agreement: share of them on which it must predict what float32 does; None is 0.99, and no floor for
+    random weights. keep_float: blocks that stay in float, by number.
     outputs: "logits", and "sources" for the map from input tokens to final groups, int32 [batch, tokens].
 
     Raises ModelError, ScheduleError, RequestError.
@@ -56,6 +66,11 @@ class ExportRequest:
     outputs: Sequence[str] = ("logits",)
     opset: int = DEFAULT_OPSET
     targets: Sequence[str] = ()
+    precisions: Sequence[str] = ("fp32",)
+    calibration: str | Path | None = None
+    images: str | Path | None = None
+    min_agreement: float | None = None
+    keep_float: Sequence[str | int] = ()
     seed: int = 0
     labels: Sequence[str] | None = None
 
@@ -80,6 +95,7 @@ class ExportRequest:
         if "logits" not in self.outputs:
             raise RequestError("the outputs must include logits")
         self._check_targets()
+        self._check_precisions()
         if self.preprocess is not None:
             _check_choice("pre-processing preset", [self.preprocess], PRESETS)
         if self.seed < 0:
@@ -107,6 +123,37 @@ class ExportRequest:
         for name in choose(self.targets) if self.targets else ():
             if (reads := load(name).graph) not in self.formats:
                 raise RequestError(f"the target {name} reads {reads}; add it to the formats")
+
+    @property
+    def kept_blocks(self) -> tuple[int, ...]:
+        """The blocks of `keep_float`, in order."""
+        return parse_keep(self.keep_float)
+
+    def pictures(self) -> tuple[Pictures | None, Pictures]:
+        """What to calibrate on, if on anything, and what to judge on. Raises RequestError."""
+        return choose_pictures(*(each and Path(each) for each in (self.calibration, self.images)))
+
+    def _check_precisions(self) -> None:
+        _check_choice("precision", self.precisions, PRECISIONS)
+        if "int8" in self.precisions:
+            if "onnx" not in self.formats:
+                raise RequestError("int8 is a precision of the ONNX model; add onnx to the formats")
+            if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+                raise RequestError(f"the agreement is a share from 0 to 1, not {self.min_agreement}")
+            kept = self.kept_blocks
+            if self.is_named:
+                check_keep(kept, self.config.depth)
+            self.pictures()
+            return
+        asked = {
+            "calibration": self.calibration is not None,
+            "images": self.images is not None,
+            "min_agreement": self.min_agreement is not None,
+            "keep_float": bool(self.keep_float),
+        }
+        given = [name for name, is_given in asked.items() if is_given]
+        if given:
+            raise RequestError(f"{', '.join(given)} goes with the precision int8; ask for it too")
 
     def _check_labels(self, classes: int) -> None:
         if len(self.labels) != classes:

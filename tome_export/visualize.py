@@ -63,7 +63,7 @@ def visualize_files(
 ) -> Drawn:
     """Write one picture to `out`: a row for each photo, the original and beside it what the model merged.
 
-    runtime: "paddle" or "onnx"; "" takes the first format the bundle holds. blocks: a panel after each
+    runtime: "paddle" or "onnx"; "" takes the first format with this precision. blocks: a panel after each
     merging block, at most six of them evenly spread, in place of only the last. size: the photos' long side
     as shown, None for their own (with `blocks` at most 640 pixels). The format follows the suffix of `out`,
     which is replaced if it exists.
@@ -72,7 +72,7 @@ def visualize_files(
     _check_out(out, photos)
     bundle = Bundle.open(folder)
     images = [load_image(path) for path in photos]
-    name = runtime or bundle.manifest.artifacts[0].format
+    name = runtime or bundle.first_format(precision)
     # Without the final groups among its outputs, or for those in between, its decisions must be seen.
     taps = blocks or all(output.name != "sources" for output in bundle.manifest.outputs)
     with open_runtime(name, bundle, precision=precision, device=device, taps=taps) as opened:

@@ -18,8 +18,11 @@ TITLES = {
     "model": "build the model",
     "trace": "trace and save for Paddle Inference",
     "onnx": "convert to ONNX",
+    "int8": "quantise the ONNX model",
     "lint": "check the targets",
     "parity": "prove that the runtimes agree with it",
+    "accuracy": "compare int8 with fp32",
+    "accuracy, blocks": "find the blocks that cost most",
     "write": "write the bundle",
 }
 
@@ -78,6 +81,33 @@ def export_command(
             help="Where it must run, see `tome-export lint`; several, or a,b.", show_default="not checked"
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32; or int8, which adds an int8 ONNX model to the others.")
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="With int8: folder of pictures to fix activation ranges on.",
+            show_default="ranges found in every run",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="With int8: folder of pictures to judge it on.",
+            show_default="those of --calibration, else synthetic",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            help="With int8: share of them on which it must predict what fp32 does.",
+            show_default="0.99; none for random weights",
+        ),
+    ] = None,
+    keep_float: Annotated[
+        str, typer.Option(help="With int8: blocks that stay in float, such as 0,11.", show_default=False)
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at --out.")] = False,
     debug: Debug = False,
@@ -115,6 +145,11 @@ def export_command(
             opset=opset,
             outputs=outputs.split(","),
             targets=target or (),
+            precisions=tuple(dict.fromkeys(precision.split(","))),
+            calibration=calibration,
+            images=images,
+            min_agreement=min_agreement,
+            keep_float=keep_float.split(",") if keep_float else (),
             seed=seed,
             labels=_read_labels(labels),
         )
@@ -163,6 +198,8 @@ def _print_summary(opened: Quiet, bundle, out: Path, seconds: float, views) -> N
         show(f"note: {note}")
     show(f"\n{where}\n{views.files(bundle)}")
     show(f"\n{views.parity(manifest.parity)}")
+    if manifest.precisions:
+        show(f"\n{views.precisions(manifest.precisions)}")
     show("\nnext")
     for command in (f"predict {where} PHOTO.jpg", f"verify {where}", f"inspect {where}"):
         show(f"  tome-export {command}")

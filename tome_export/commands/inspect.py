@@ -19,3 +19,5 @@ def inspect(folder: Folder, debug: Debug = False) -> None:
         print(f"proportional attention: {attention}\n\n{views.schedule(manifest)}", file=opened.stdout)
         print(f"\nfiles\n{views.files(bundle)}", file=opened.stdout)
         print(f"\n{views.parity(manifest.parity)}", file=opened.stdout)
+        if manifest.precisions:
+            print(f"\n{views.precisions(manifest.precisions)}", file=opened.stdout)

@@ -15,6 +15,7 @@ def predict(
     photo: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     runtime: Annotated[str, typer.Option(help="paddle or onnx.", show_default="the first there is")] = "",
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
+    precision: Annotated[str, typer.Option(help="Of the model to run.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     debug: Debug = False,
 ) -> None:
@@ -23,7 +24,7 @@ def predict(
         from tome_export.console import table
         from tome_export.predict import predict_files
 
-        name, predictions = predict_files(folder, photo, runtime, top, device)
+        name, predictions = predict_files(folder, photo, runtime, top, device, precision)
         for path, classes in zip(photo, predictions, strict=True):
             rows = [(entry.label, f"{entry.probability:.4f}") for entry in classes]
             print(f"{path} ({name})\n{table(rows, right=[1])}", file=opened.stdout)
