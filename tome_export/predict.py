@@ -27,7 +27,7 @@ def predict_files(
 ) -> tuple[str, list[list[Prediction]]]:
     """The runtime's name and version, and for each photo its `top` classes, best first.
 
-    runtime: "paddle" or "onnx"; "" takes the first format the bundle holds.
+    runtime: of `tome_export.runtimes.RUNTIMES`; "" takes the first format the bundle holds.
     Raises BundleError, ImageError, RequestError, MissingExtraError.
     """
     bundle = Bundle.open(folder)
