@@ -9,8 +9,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.interleave import interleave
-from benchmarks.machine import machine
+from tome_export.benching.machine import machine
+from tome_export.benching.turns import interleave
 from tome_export.quiet import quiet
 
 THREADS = 2
