@@ -24,6 +24,9 @@ OF_BUNDLES = [
     "evaluation.metrics", "evaluation.outcomes", "evaluation.pool", "evaluation.progress",
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
     "evaluation.worker",
+    "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
+    "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",
+    "benching.turns",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 
@@ -46,7 +49,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in (
         *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
-        *("parity.dygraph", "parity.rebuild"),
+        *("parity.dygraph", "parity.rebuild", "benching.twin"),
     )
 }
 LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]

@@ -134,7 +134,7 @@ def _baseline(against: str, model: Model, steps: Steps, make_twin: MakeTwin | No
                 f"{model.bundle.manifest.model.image_size}"
             )
         found = model_of(other)
-        return replace(found, name=str(path)) if found.name == model.name else found
+        return replace(found, name=f"{found.name} (2)") if found.name == model.name else found
     return onnx_file(path, model.bundle)
 
 

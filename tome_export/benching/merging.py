@@ -29,8 +29,8 @@ _WARM = 3
 def merging_share(
     bundle: Bundle, image: np.ndarray, threads: int | None, precision: str = "fp32"
 ) -> float | None:
-    """Of the time in operators on the CPU, 0 to 1, at this batch: the median of ten runs. None if the
-    optimised graph does not show where a block merges.
+    """Of the time in operators on the CPU, 0 to 1, at this batch, by ten runs. None if the optimised
+    graph does not show where a block merges.
 
     image: float32 [n, 3, H, W]. Raises MissingExtraError, BundleError.
     """
@@ -56,7 +56,7 @@ def merging_share(
         counted = merging_nodes(optimised, bundle)
     if counted is None:
         return None
-    return float(np.median(_shares(profile, counted)[_WARM:]))
+    return _share(profile, counted)
 
 
 def merging_nodes(model: Path, bundle: Bundle) -> set[str] | None:
@@ -95,15 +95,12 @@ def _only_from(graph, sizes: set[str]) -> set[str]:
     return found
 
 
-def _shares(profile: list[dict], counted: set[str]) -> list[float]:
-    """For each run, the share of kernel time in these nodes. The n-th event of a node is of the n-th run."""
-    seconds = defaultdict(list)
+def _share(profile: list[dict], counted: set[str]) -> float:
+    """Of the time, each node's own being its median over the runs: where a run is interrupted, one of its
+    kernels takes many times as long. The n-th event of a node is of the n-th run."""
+    taken = defaultdict(list)
     for event in profile:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            seconds[event["name"].removesuffix("_kernel_time")].append(event["dur"])
-    runs = max(map(len, seconds.values()))
-    spent = np.zeros((2, runs))
-    for name, durations in seconds.items():
-        if len(durations) == runs:
-            spent[int(name in counted)] += durations
-    return (spent[1] / spent.sum(0)).tolist()
+            taken[event["name"].removesuffix("_kernel_time")].append(event["dur"])
+    typical = {name: float(np.median(durations[_WARM:])) for name, durations in taken.items()}
+    return sum(typical[name] for name in counted if name in typical) / sum(typical.values())
