@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import machine
+from tome_export.benching.machine import machine
 from tome_export.evaluation.pool import open_supply
 from tome_export.preprocess import Preprocess
 from tome_export.quiet import quiet

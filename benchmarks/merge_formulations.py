@@ -17,12 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 import paddle
 
-from benchmarks.interleave import interleave
-from benchmarks.machine import machine
 from tome_core import apply_patch, create_model, matching, merging
 from tome_core import patch as patch_module
 from tome_core.ops import constant, fresh
 from tome_core.zoo.random_init import randomise
+from tome_export.benching.machine import machine
+from tome_export.benching.turns import interleave
 from tome_export.quiet import quiet
 
 THREADS = 2

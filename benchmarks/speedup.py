@@ -9,8 +9,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.interleave import interleave
-from benchmarks.machine import machine
+from tome_export.benching.machine import machine
+from tome_export.benching.turns import interleave
 from tome_export.quiet import quiet
 
 THREADS = 2
@@ -26,6 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, quiet() as session:
         from tome_export import export, open_runtime
         from tome_export.parity.samples import make_batch
+        from tome_export.runtimes import RUNTIMES, probe
 
         bundles = {r: export(arguments.model, Path(scratch) / str(r), r=r) for r in (0, arguments.r)}
         cost = bundles[arguments.r].manifest.tome.macs
@@ -34,7 +35,9 @@ def main() -> None:
         for batch in map(int, arguments.batch.split(",")):
             names = tuple(f"photo:{seed}" for seed in range(batch))
             image = make_batch(names, bundles[0].manifest.preprocess)
-            for runtime in ("onnx", "paddle"):
+            for runtime in RUNTIMES:
+                if not probe(runtime).usable:
+                    continue
                 opened = {r: open_runtime(runtime, bundle, threads=THREADS) for r, bundle in bundles.items()}
                 runs = {
                     f"r = {r}": lambda engine=engine, image=image: engine.run(image)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("paddle", "onnxruntime", "onnx", "paddle2onnx")
+ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
@@ -25,6 +25,9 @@ OF_BUNDLES = [
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
     "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
     "precision.result", "precision.sensitivity",
+    "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
+    "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",
+    "benching.turns",
 ]  # fmt: skip
 MODEL_FREE = {f"tome_core.{name}" for name in ("errors", "palette", "schedule", "visualize")}
 
@@ -47,7 +50,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in (
         *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
-        *("parity.dygraph", "parity.rebuild", "precision.layers"),
+        *("parity.dygraph", "parity.rebuild", "precision.layers", "benching.twin"),
     )
 }
 LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]

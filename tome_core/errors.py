@@ -7,7 +7,8 @@
     │   ├── CheckpointError       a weights file that is missing, broken, unsafe, or of another model
     │   ├── PatchError            a model that Token Merging cannot be applied to faithfully
     │   └── (tome_export adds BundleError, MissingExtraError, ImageError)
-    └── (tome_export adds ConversionError, ParityError, AccuracyError, WorkerError, EvaluationError)
+    └── (tome_export adds ConversionError, ParityError, AccuracyError, WorkerError, EvaluationError,
+         BenchError)
 
 Messages are one line: what is wrong, then what to do about it.
 """

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from tome_export.commands.bench import bench_command
 from tome_export.commands.doctor import doctor
 from tome_export.commands.evaluate import evaluate_command
 from tome_export.commands.export import export_command
@@ -19,6 +20,7 @@ from tome_export.commands.visualize import visualize
 COMMANDS = {
     "predict": predict,
     "eval": evaluate_command,
+    "bench": bench_command,
     "visualize": visualize,
     "verify": verify,
     "inspect": inspect,

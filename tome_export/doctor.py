@@ -34,6 +34,7 @@ _PACKAGES = (
     ("paddle2onnx", ("paddle2onnx",), "cpu", "export to ONNX"),
     ("onnx", ("onnx",), "cpu", "export to ONNX"),
     ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "onnx", "ONNX Runtime"),
+    ("openvino", ("openvino",), "openvino", "OpenVINO"),
 )
 
 

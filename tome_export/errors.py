@@ -33,3 +33,7 @@ class WorkerError(TomeError):
 
 class EvaluationError(TomeError):
     """An evaluation that could not measure anything."""
+
+
+class BenchError(TomeError):
+    """A benchmark that could not measure something."""

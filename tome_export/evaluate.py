@@ -22,7 +22,7 @@ from tome_export.evaluation.dataset import Dataset, read_dataset
 from tome_export.evaluation.metrics import mcnemar, wilson_interval
 from tome_export.evaluation.outcomes import Model, Outcomes, Watch, collect
 from tome_export.evaluation.pool import default_workers, open_supply
-from tome_export.runtimes import RUNTIMES, Runtime, open_runtime
+from tome_export.runtimes import Runtime, artifact_of, open_runtime
 from tome_export.runtimes.base import check_threads, parse_device
 
 BATCH = 32
@@ -41,9 +41,7 @@ class Contender:
         """Raises BundleError, or RequestError for a runtime there is not."""
         bundle = folder if isinstance(folder, Bundle) else Bundle.open(folder)
         name = runtime or bundle.first_format(precision)
-        if name not in RUNTIMES:
-            raise RequestError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
-        bundle.artifact(name, precision)
+        artifact_of(name, bundle, precision)
         return cls(bundle, name, precision)
 
 

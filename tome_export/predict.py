@@ -32,7 +32,7 @@ def predict_files(
 ) -> tuple[str, list[list[Prediction]]]:
     """The runtime's name and version, and for each photo its `top` classes, best first.
 
-    runtime: "paddle" or "onnx"; "" takes the first format the bundle holds in this precision.
+    runtime: of `tome_export.runtimes.RUNTIMES`; "" takes the first format the bundle holds in this precision.
     Raises BundleError, ImageError, RequestError, MissingExtraError.
     """
     bundle = Bundle.open(folder)

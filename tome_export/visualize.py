@@ -63,10 +63,10 @@ def visualize_files(
 ) -> Drawn:
     """Write one picture to `out`: a row for each photo, the original and beside it what the model merged.
 
-    runtime: "paddle" or "onnx"; "" takes the first format with this precision. blocks: a panel after each
-    merging block, at most six of them evenly spread, in place of only the last. size: the photos' long side
-    as shown, None for their own (with `blocks` at most 640 pixels). The format follows the suffix of `out`,
-    which is replaced if it exists.
+    runtime: of `tome_export.runtimes.RUNTIMES`; "" takes the first format with this precision. blocks: a
+    panel after each merging block, at most six of them evenly spread, in place of only the last. size: the
+    photos' long side as shown, None for their own (with `blocks` at most 640 pixels). The format follows the
+    suffix of `out`, which is replaced if it exists.
     Raises BundleError, ImageError, RequestError, MissingExtraError; then nothing is written.
     """
     _check_out(out, photos)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.machine import machine
+from tome_export.benching.machine import machine
 from tome_export.commands.session import Debug, session
 from tome_export.errors import RequestError
 
@@ -53,7 +53,7 @@ def main(
                 )
                 show(f"  r = {each:<3} {scores}")
         speed = training_speed(train_r, rounds)
-        ratios = f"{speed.ratio:.2f}x ({speed.low:.2f} to {speed.high:.2f})"
+        ratios = str(speed.ratio)
         show(f"\na training step with r = {train_r} against r = 0: {ratios}")
         (out / "accuracy.md").write_text(markdown(rows), encoding="utf-8")
         plot(rows, out / "accuracy.png")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from benchmarks.interleave import Timing, interleave
 from examples.digits.data import CLASSES, PRESET, Digits
 from examples.digits.train import BATCH, PEAK_RATE, contiguous, load, new_model, new_optimizer, step
 from tome_core.schedule import RSpec
 from tome_export import Bundle, export
+from tome_export.benching.turns import Timing, interleave
 from tome_export.errors import RequestError
 from tome_export.runtimes import RUNTIMES, Runtime, open_runtime, probe
 

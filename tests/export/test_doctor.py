@@ -10,6 +10,7 @@ from tome_export.quiet import quiet
 def test_this_machine():
     import numpy
     import onnxruntime
+    import openvino
     import paddle
 
     with quiet():
@@ -18,6 +19,8 @@ def test_this_machine():
     assert checks["package", "numpy"].value == numpy.__version__
     assert checks["package", "paddle"].value.startswith(paddle.__version__)
     assert checks["runtime", "onnx"].ok and onnxruntime.__version__ in checks["runtime", "onnx"].value
+    assert checks["runtime", "openvino"].ok
+    assert openvino.__version__.startswith(checks["runtime", "openvino"].value.split()[0])
     assert checks["runtime", "paddle"].ok and checks["gpu", "paddle"].value.split()[0].isdigit()
     assert all(bool(check.advice) == (check.ok is False) for check in checks.values())
 
@@ -34,11 +37,12 @@ for check in diagnose():
         for group, name, ok, value, advice in (line.split("|") for line in done.stdout.splitlines())
     )
     assert lines["package", "numpy"][0] == "True"
-    for name, extra in (("paddle", "cpu"), ("paddle2onnx", "cpu"), ("onnx", "cpu"), ("onnxruntime", "onnx")):
+    extras = {"paddle": "cpu", "paddle2onnx": "cpu", "onnx": "cpu", "onnxruntime": "onnx"}
+    for name, extra in (extras | {"openvino": "openvino"}).items():
         ok, value, advice = lines["package", name]
         assert (ok, value) == ("False", "not installed")
         assert advice.endswith(f'pip install "tome-export[{extra}]"')
-    for name in ("paddle", "onnx"):
+    for name in ("paddle", "onnx", "openvino"):
         ok, value, advice = lines["runtime", name]
         assert (ok, value) == ("False", "not usable") and "pip install" in advice
     assert not any(group == "gpu" for group, _ in lines)

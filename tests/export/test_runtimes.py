@@ -12,8 +12,10 @@ from tome_export.errors import BundleError, MissingExtraError, RequestError
 from tome_export.quiet import quiet
 from tome_export.runtimes import RUNTIMES, open_runtime, probe
 
-WAYS = [("paddle", {}), ("paddle", {"onednn": False}), ("onnx", {})]
-every_way = pytest.mark.parametrize(("name", "options"), WAYS, ids=["paddle", "paddle-plain", "onnx"])
+WAYS = [("paddle", {}), ("paddle", {"onednn": False}), ("onnx", {}), ("openvino", {})]
+every_way = pytest.mark.parametrize(
+    ("name", "options"), WAYS, ids=["paddle", "paddle-plain", "onnx", "openvino"]
+)
 every_name = pytest.mark.parametrize("name", RUNTIMES)
 
 
@@ -104,9 +106,14 @@ def test_closing(name, tiny_bundle, batch):
 @every_name
 def test_version_is_the_engines(name, tiny_bundle):
     import onnxruntime
+    import openvino
     import paddle
 
-    version = {"paddle": paddle.__version__, "onnx": onnxruntime.__version__}[name]
+    version = {
+        "paddle": paddle.__version__,
+        "onnx": onnxruntime.__version__,
+        "openvino": openvino.__version__.split("-")[0],
+    }[name]
     with open_runtime(name, tiny_bundle) as runtime:
         assert runtime.version == version
     found = probe(name)
@@ -131,7 +138,7 @@ def test_wrong_options_are_refused(name, options, told, tiny_bundle):
 
 def test_unknown_runtimes_are_refused(tiny_bundle):
     for call in (lambda: open_runtime("tensorrt", tiny_bundle), lambda: probe("tensorrt")):
-        with pytest.raises(RequestError, match="no runtime 'tensorrt'; choose one of paddle, onnx"):
+        with pytest.raises(RequestError, match="no runtime 'tensorrt'; choose one of paddle, onnx, openvino"):
             call()
 
 
@@ -151,7 +158,7 @@ def test_damaged_and_missing_files(name, tiny_bundle, tmp_path):
     path = tmp_path / "copy"
     shutil.copytree(tiny_bundle.path, path)
     bundle = Bundle.open(path)
-    victim = path / {"paddle": "inference.json", "onnx": "inference.onnx"}[name]
+    victim = path / {"paddle": "inference.json"}.get(name, "inference.onnx")
     victim.write_bytes(victim.read_bytes()[:700])
     with quiet(), pytest.raises(BundleError, match=f"cannot .* {victim.name} ") as caught:
         open_runtime(name, bundle)
@@ -200,7 +207,7 @@ def test_paddle_falls_back_when_onednn_cannot_run_the_graph(tiny_bundle, tmp_pat
 
 @every_name
 def test_a_missing_engine_names_the_extra(name, tiny_bundle, bare_child):
-    extra = {"paddle": "cpu", "onnx": "onnx"}[name]
+    extra = {"paddle": "cpu", "onnx": "onnx", "openvino": "openvino"}[name]
     code = f"""
 from tome_export.bundle import Bundle
 from tome_export.errors import MissingExtraError
@@ -225,6 +232,8 @@ def test_importing_the_package_imports_no_engine(child):
 import sys
 import tome_export.bundle, tome_export.doctor, tome_export.manifest, tome_export.preprocess, tome_export.quiet
 import tome_export.runtimes.onnx_runtime, tome_export.runtimes.paddle_inference
-print(sorted({"paddle", "onnxruntime", "onnx", "paddle2onnx", "tome_core.zoo"} & set(sys.modules)))
+import tome_export.runtimes.openvino_runtime
+engines = {"paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tome_core.zoo"}
+print(sorted(engines & set(sys.modules)))
 """)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

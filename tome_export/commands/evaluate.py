@@ -24,7 +24,9 @@ def evaluate_command(
     compare: Annotated[
         Path | None, typer.Option(metavar="DIR2", help="A second bundle, on the same pictures.")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="paddle or onnx.", show_default="the first there is")] = "",
+    runtime: Annotated[
+        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+    ] = "",
     precision: Annotated[str, typer.Option(help="Of the model in the bundle.")] = "fp32",
     compare_runtime: Annotated[str, typer.Option(help="Of DIR2.", show_default="as --runtime")] = "",
     compare_precision: Annotated[str, typer.Option(help="Of DIR2.", show_default="as --precision")] = "",

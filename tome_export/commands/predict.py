@@ -13,7 +13,9 @@ from tome_export.commands.session import Debug, Folder, session
 def predict(
     folder: Folder,
     photo: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    runtime: Annotated[str, typer.Option(help="paddle or onnx.", show_default="the first there is")] = "",
+    runtime: Annotated[
+        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+    ] = "",
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
     precision: Annotated[str, typer.Option(help="Of the model to run.")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",

@@ -36,6 +36,13 @@ def verify(
     ] = None,
     samples: Annotated[int, typer.Option(help="Synthetic inputs: pictures, noise, ties, extremes.")] = 10,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,3",
+    runtimes: Annotated[
+        str | None,
+        typer.Option(
+            help="What to judge, such as paddle,onnx,openvino or openvino:bf16.",
+            show_default="the formats in the bundle",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report of one page.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print for a program to read.")] = False,
     debug: Debug = False,
@@ -59,6 +66,7 @@ def verify(
             images=images,
             samples=samples,
             batch_sizes=_batch_sizes(batch),
+            runtimes=None if runtimes is None else runtimes.split(","),
             steps=steps,
             rebuild=_rebuild,
         )

@@ -16,7 +16,9 @@ def visualize(
     out: Annotated[Path, typer.Option(help="Picture to write: .png, .jpg, .webp or .tif.")] = Path(
         "merged.png"
     ),
-    runtime: Annotated[str, typer.Option(help="paddle or onnx.", show_default="the first there is")] = "",
+    runtime: Annotated[
+        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+    ] = "",
     precision: Annotated[str, typer.Option(help="Of the model to run.")] = "fp32",
     blocks: Annotated[
         bool, typer.Option("--blocks", help="A panel after each merging block, at most six of them.")

@@ -14,11 +14,18 @@ def rebuild(manifest: Manifest, weights: str | None) -> DygraphFollower:
 
     Raises RequestError where the model cannot be had again or the file is another one.
     """
+    return DygraphFollower(open_source(request_of(manifest, weights, "use --against onnx or paddle")).model)
+
+
+def request_of(manifest: Manifest, weights: str | None, otherwise: str) -> ExportRequest:
+    """What was asked for when the bundle was made. weights: as for `rebuild`. otherwise: an error's advice.
+
+    Raises RequestError.
+    """
     origin, model = manifest.weights, manifest.model
     if origin.seed is None and origin.sha256 is None:
         raise RequestError(
-            f"this bundle was made of a {origin.source}, which cannot be built again; "
-            "use --against onnx or paddle"
+            f"this bundle was made of a {origin.source}, which cannot be built again; {otherwise}"
         )
     if origin.seed is not None and weights is not None:
         raise RequestError("this bundle has random weights, built from their seed; leave out --weights")
@@ -26,13 +33,13 @@ def rebuild(manifest: Manifest, weights: str | None) -> DygraphFollower:
         if not origin.source.startswith(("hf:", "https:")):
             raise RequestError(
                 f"building the model again needs the file it was made of ({origin.source}): "
-                "add --weights FILE, or use --against onnx or paddle"
+                f"add --weights FILE, or {otherwise}"
             )
         weights = origin.source
     named = (
         {} if origin.seed is not None else {"weights_sha256": origin.sha256, "weights_layout": origin.layout}
     )
-    request = ExportRequest(
+    return ExportRequest(
         model.name,
         r=list(manifest.tome.r),
         weights=weights,
@@ -44,4 +51,3 @@ def rebuild(manifest: Manifest, weights: str | None) -> DygraphFollower:
         seed=origin.seed or 0,
         **named,
     )
-    return DygraphFollower(open_source(request).model)

@@ -11,18 +11,23 @@ import numpy as np
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, ParityError, RequestError
-from tome_export.manifest import Artifact, Manifest
+from tome_export.manifest import Manifest
 from tome_export.parity.following import Follower, OnnxFollower, RuntimeReference
 from tome_export.parity.inputs import Inputs
 from tome_export.parity.judge import final_groups, judge
+from tome_export.parity.limits import limits
 from tome_export.parity.recipe import check_recipe
 from tome_export.parity.result import Finding, ParityResult
 from tome_export.parity.samples import image_files, is_natural, make_sample, sample_names
+from tome_export.runtimes import RUNTIMES, artifact_of, check_name
 from tome_export.steps import Steps
 
 BATCH_SIZES = (1, 3)
 REFERENCES = ("dygraph", "paddle", "onnx")
 _SAMPLES = 10
+
+Pair = tuple[str, str]
+"""A runtime and a precision."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def verify_bundle(
     images: Path | None = None,
     samples: int = _SAMPLES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    runtimes: Sequence[str] | None = None,
     steps: Steps | None = None,
     rebuild: Callable[[Manifest, str | None], Follower] | None = None,
 ) -> Verification:
@@ -82,7 +88,8 @@ def verify_bundle(
     against: "dygraph" builds the Python model again, from its seed or from `weights`, the file that the
     bundle was made of; "paddle" or "onnx" takes that artifact's word. None: dygraph where it can be built,
     else onnx. images: a folder of pictures to use instead of `samples` synthetic inputs. batch_sizes: 1 is
-    always among them. rebuild: `tome_export.parity.rebuild.rebuild`, where there may be a Python model.
+    always among them. runtimes: what to judge, see `pairs_of`. rebuild: `tome_export.parity.rebuild.rebuild`,
+    where there may be a Python model.
 
     Raises RequestError, BundleError for changed files, and what opening a runtime raises; what is wrong with
     the artifacts is in what it returns.
@@ -96,16 +103,17 @@ def verify_bundle(
     names = sample_names(samples) if images is None else image_files(images)
     if not bundle.manifest.artifacts:
         raise BundleError(f"{folder}: its manifest names no model; export it again")
+    pairs = pairs_of(bundle, runtimes)
     with steps("hashes"):
         bundle.verify_hashes()
-    reference, followers, artifacts = _reference(bundle, against, weights, rebuild, steps)
+    reference, followers, pairs = _reference(bundle, against, weights, rebuild, steps, pairs)
     try:
         return judge_all(
             bundle,
             names,
             reference,
             followers=followers,
-            artifacts=artifacts,
+            pairs=pairs,
             batch_sizes=batch_sizes,
             steps=steps,
         )
@@ -120,11 +128,11 @@ def judge_all(
     reference: Follower,
     *,
     followers: dict[str, Follower] | None = None,
-    artifacts: Sequence[Artifact] | None = None,
+    pairs: Sequence[Pair] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     steps: Steps | None = None,
 ) -> Verification:
-    """Every artifact (or only some) on these inputs, one after the other; see `judge` for the rest.
+    """Every artifact (or these runtimes) on these inputs, one after the other; see `judge` for the rest.
 
     names: for `make_sample`.
     """
@@ -132,8 +140,8 @@ def judge_all(
     inputs = Inputs(names, lambda name: make_sample(name, bundle.manifest.preprocess))
     picture = next(filter(is_natural, names), None)
     drawn, results = {}, []
-    for artifact in bundle.manifest.artifacts if artifacts is None else artifacts:
-        title = f"{artifact.format} {artifact.precision}"
+    for runtime, precision in pairs_of(bundle) if pairs is None else pairs:
+        title = f"{runtime} {precision}"
 
         def watch(name, run, title=title):
             if name == picture:
@@ -142,11 +150,11 @@ def judge_all(
         with steps(title):
             results.append(
                 judge(
-                    artifact.format,
+                    runtime,
                     bundle,
                     inputs,
                     reference,
-                    precision=artifact.precision,
+                    precision=precision,
                     batch_sizes=batch_sizes,
                     follower=(followers or {}).get(title),
                     watch=watch,
@@ -160,9 +168,29 @@ def judge_all(
     )
 
 
+def pairs_of(bundle: Bundle, runtimes: Sequence[str] | None = None) -> tuple[Pair, ...]:
+    """What is to be judged. runtimes: "NAME" stands for every artifact that the runtime reads,
+    "NAME:PRECISION" for one; None: every artifact, on the runtime of its format's name.
+
+    Raises RequestError for a runtime there is not, BundleError for what the bundle does not hold.
+    """
+    artifacts = bundle.manifest.artifacts
+    if runtimes is None:
+        return tuple((artifact.format, artifact.precision) for artifact in artifacts)
+    pairs = []
+    for name, colon, precision in (asked.partition(":") for asked in runtimes):
+        reads = RUNTIMES[check_name(name)].reads
+        there = [artifact.precision for artifact in artifacts if artifact.format == reads]
+        for each in [precision] if colon else there or ["fp32"]:
+            artifact_of(name, bundle, each)
+            limits(each, bundle.manifest.model.depth)
+            pairs.append((name, each))
+    return tuple(dict.fromkeys(pairs))
+
+
 def _reference(
-    bundle: Bundle, against: str | None, weights: str | None, rebuild, steps: Steps
-) -> tuple[Follower, dict[str, Follower], Sequence[Artifact]]:
+    bundle: Bundle, against: str | None, weights: str | None, rebuild, steps: Steps, pairs: Sequence[Pair]
+) -> tuple[Follower, dict[str, Follower], Sequence[Pair]]:
     """The reference, what can follow it where it cannot follow, and what is to be judged."""
     manifest = bundle.manifest
     formats = [artifact.format for artifact in manifest.artifacts if artifact.precision == "fp32"]
@@ -173,22 +201,20 @@ def _reference(
         if rebuild is None:
             raise RequestError("there is no Python model here to compare with; choose paddle or onnx")
         with steps("model"):
-            return rebuild(manifest, weights), {}, manifest.artifacts
+            return rebuild(manifest, weights), {}, pairs
     if weights is not None:
         raise RequestError("--weights builds the Python model again; it goes with --against dygraph")
-    first = bundle.artifact(against)
-    others = [artifact for artifact in manifest.artifacts if artifact is not first]
+    bundle.artifact(against)
+    others = [pair for pair in pairs if pair != (against, "fp32")]
     if against == "onnx":
         return OnnxFollower(bundle), {}, others
-    for artifact in others:
-        if artifact.format != "onnx":
+    for runtime, precision in others:
+        if runtime != "onnx":
             raise RequestError(
-                f"the {artifact.format} {artifact.precision} model cannot be told what to merge, and neither "
-                "can its reference; use --against dygraph or onnx"
+                f"{runtime} {precision} cannot be told what to merge, and neither can its reference; "
+                "use --against dygraph or onnx"
             )
-    followers = {
-        f"onnx {artifact.precision}": OnnxFollower(bundle, artifact.precision) for artifact in others
-    }
+    followers = {f"onnx {precision}": OnnxFollower(bundle, precision) for _, precision in others}
     return RuntimeReference(against, bundle), followers, others
 
 

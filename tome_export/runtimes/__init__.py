@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 
 from tome_export.bundle import Bundle
 from tome_export.errors import RequestError
+from tome_export.manifest import Artifact
 from tome_export.runtimes.base import Probe, Runtime
+
+
+@dataclass(frozen=True)
+class Engine:
+    """module: has `open_bundle` and `probe`. reads: format of the artifact that it runs. makes: precisions
+    that it makes of the fp32 artifact by itself."""
+
+    module: str
+    reads: str
+    makes: tuple[str, ...] = ()
+
 
 RUNTIMES = MappingProxyType(
     {
-        "paddle": "tome_export.runtimes.paddle_inference",
-        "onnx": "tome_export.runtimes.onnx_runtime",
+        "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle"),
+        "onnx": Engine("tome_export.runtimes.onnx_runtime", "onnx"),
+        "openvino": Engine("tome_export.runtimes.openvino_runtime", "onnx", makes=("bf16",)),
     }
 )
-"""Runtime name -> module, each with `open_bundle` and `probe`."""
+"""Runtimes by name. The first that reads a format is the one that bears its name."""
 
-__all__ = ["RUNTIMES", "Probe", "Runtime", "open_runtime", "probe"]
+__all__ = [
+    "RUNTIMES",
+    "Engine",
+    "Probe",
+    "Runtime",
+    "artifact_of",
+    "check_name",
+    "open_runtime",
+    "probe",
+]
 
 
 def open_runtime(
@@ -32,11 +55,13 @@ def open_runtime(
 ) -> Runtime:
     """Open a bundle's model on a runtime.
 
-    name: "paddle" or "onnx". device: "cpu", "cuda" or "cuda:N". threads: CPU threads inside an operator,
-    None for all. onednn: Paddle on the CPU only; False is for comparisons, and several times slower. taps:
-    run the variant of the graph that also returns, after the outputs, the tensors inside it that
-    `bundle.taps` names, as far as it has them; slower, for finding out what a model did. Raises
-    RequestError, MissingExtraError, BundleError.
+    name: "paddle", "onnx" or "openvino". precision: see `artifact_of`. device: "cpu", "cuda" or "cuda:N".
+    threads: CPU threads inside an operator, None for all. onednn: Paddle on the CPU only; False is for
+    comparisons, and several times slower. taps: run the variant of the graph that also returns, after the
+    outputs, the tensors inside it that `bundle.taps` names, as far as it has them; slower, for finding out
+    what a model did.
+
+    Raises RequestError, MissingExtraError, BundleError.
     """
     return _module(name).open_bundle(
         bundle, precision=precision, device=device, threads=threads, onednn=onednn, taps=taps
@@ -48,7 +73,19 @@ def probe(name: str) -> Probe:
     return _module(name).probe()
 
 
-def _module(name: str):
+def artifact_of(name: str, bundle: Bundle, precision: str = "fp32") -> Artifact:
+    """The artifact that this runtime runs at this precision: the bundle's own of that precision, or the fp32
+    one if the engine makes the precision of it. Raises RequestError, BundleError."""
+    engine = RUNTIMES[check_name(name)]
+    return bundle.artifact(engine.reads, "fp32" if precision in engine.makes else precision)
+
+
+def check_name(name: str) -> str:
+    """`name`, if there is such a runtime. Raises RequestError."""
     if name not in RUNTIMES:
         raise RequestError(f"no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
-    return import_module(RUNTIMES[name])
+    return name
+
+
+def _module(name: str):
+    return import_module(RUNTIMES[check_name(name)].module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,16 @@ class OnnxRuntime(Runtime):
         self._session = None
 
 
-def start_session(model: Path | bytes, folder: Path, device: str = "cpu", threads: int | None = None) -> Any:
+def start_session(
+    model: Path | bytes,
+    folder: Path,
+    device: str = "cpu",
+    threads: int | None = None,
+    configure: Callable[[Any], None] = lambda options: None,
+) -> Any:
     """An `onnxruntime.InferenceSession` of a file, or of a serialised model whose weights are in `folder`.
+
+    configure: may change the session's options.
 
     Raises RequestError, MissingExtraError, BundleError.
     """
@@ -81,6 +90,7 @@ def start_session(model: Path | bytes, folder: Path, device: str = "cpu", thread
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    configure(options)
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
