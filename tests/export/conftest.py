@@ -1,5 +1,6 @@
 """Shared: the tiny model, its bundle, real photographs, and an environment without the engines."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -52,8 +53,17 @@ def photos():
 @pytest.fixture(scope="session")
 def small_bundles(tmp_path_factory):
     """(model, schedule) -> the bundle that the whole pipeline made of it; see `small.CASES`."""
-    folder = tmp_path_factory.mktemp("small")
-    small.export_all(folder)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # made by whichever process comes first, for all of them
+        folder = tmp_path_factory.getbasetemp().parent / "small"
+        folder.mkdir(exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "complete").exists():
+                small.export_all(folder)
+                (folder / "complete").touch()
+    else:
+        folder = tmp_path_factory.mktemp("small")
+        small.export_all(folder)
     return {case: Bundle.open(folder / "-".join(case)) for case in small.CASES}
 
 

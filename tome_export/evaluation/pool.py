@@ -103,6 +103,7 @@ class Pool(Supply):
                         stdin=tasks,
                         stdout=results,
                         pass_fds=[memory],
+                        start_new_session=True,  # so that Ctrl-C is the evaluation's alone, from the start
                         env=os.environ | {"OMP_NUM_THREADS": "1"},
                     )
                 )

@@ -136,11 +136,26 @@ def test_stopping_while_waiting(tmp_path):
         assert supply.next() is None
 
 
+def wait_until_ignored(pid, number):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        (mask,) = (
+            line.split()[1]
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("SigIgn:")
+        )
+        if int(mask, 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the worker never started")
+
+
 def test_workers_ignore_the_signals_meant_for_the_evaluation(tmp_path, pictures):
     pictures[0].save(tmp_path / "a.png")
     with open_supply(tmp_path, ["a.png"] * 100, RECIPES[:1], batch=8, workers=2) as supply:
         assert supply.next() is not None  # they have started
         for process in supply._processes:
+            wait_until_ignored(process.pid, signal.SIGHUP)  # which a worker does last, once it has started
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 process.send_signal(number)
         count = 8
