@@ -22,6 +22,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, bundles and results.")] = HERE / "runs",
     train_r: Annotated[int, typer.Option(min=1, help="Tokens merged per block in training.")] = 8,
     r: Annotated[str, typer.Option("--r", help="r to export at, a list.")] = "0,2,4,6,8,10,12",
+    precision: Annotated[str, typer.Option(help="A list of fp32, int8, bf16.")] = "fp32,int8,bf16",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and augmentation.")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="Of the timing of training steps.")] = 15,
@@ -46,7 +47,8 @@ def main(
             checkpoint = train(out, trained, seed, epochs, show)
             show(f"  {checkpoint}, {time.perf_counter() - start:.0f} s")
             for each in map(int, r.split(",")):
-                rows.append(compare(checkpoint, trained, each, digits, out / f"trained{trained}-r{each}"))
+                folder = out / f"trained{trained}-r{each}"
+                rows.append(compare(checkpoint, trained, each, digits, folder, precision.split(",")))
                 scores = "   ".join(
                     f"{score.where} {score.right}/{score.total}, {score.same} the same"
                     for score in rows[-1].scores

@@ -15,6 +15,7 @@ from tome_core.schedule import RSpec
 from tome_export import Bundle, export
 from tome_export.benching.turns import Timing, interleave
 from tome_export.errors import RequestError
+from tome_export.request import PRECISIONS
 from tome_export.runtimes import RUNTIMES, Runtime, open_runtime, probe
 
 
@@ -42,24 +43,40 @@ class Row:
     scores: tuple[Score, ...]
 
 
-def compare(checkpoint: Path, trained_r: RSpec, r: RSpec, digits: Digits, folder: Path) -> Row:
-    """Export to `folder`, with the proof of agreement that goes with it, and run the held-out digits."""
+def compare(
+    checkpoint: Path,
+    trained_r: RSpec,
+    r: RSpec,
+    digits: Digits,
+    folder: Path,
+    precisions: Sequence[str] = ("fp32",),
+) -> Row:
+    """Export to `folder`, with the proof of agreement that goes with it, and run the held-out digits.
+
+    precisions: fp32, and of int8 and bf16 what there shall be besides, where this machine can run it.
+    """
     model = load(checkpoint, r)
     images = digits.images
     with paddle.no_grad():
         expected = np.concatenate([model(paddle.to_tensor(part)).numpy() for part in _parts(images)])
-    bundle = export(model, folder, preprocess=PRESET, labels=CLASSES, force=True)
+    made = [precision for precision in precisions if precision in PRECISIONS]
+    # No floor for int8: how much it agrees is what the table is to show.
+    floor = 0.0 if "int8" in made else None
+    bundle = export(
+        model, folder, preprocess=PRESET, labels=CLASSES, force=True, precisions=made, min_agreement=floor
+    )
     scores = [_score("dygraph", expected, expected, digits)]
-    for runtime, where in open_runtimes(bundle):
+    for runtime, where in open_runtimes(bundle, precisions):
         logits = np.concatenate([runtime.run(part)["logits"] for part in _parts(images)])
         scores.append(_score(where, logits, expected, digits))
     return Row(trained_r, r, bundle.manifest.tome.tokens, tuple(scores))
 
 
-def open_runtimes(bundle: Bundle) -> Iterator[tuple[Runtime, str]]:
-    """Every runtime that works here, with every precision it finds in the bundle; and what to call it."""
+def open_runtimes(bundle: Bundle, precisions: Sequence[str] = ()) -> Iterator[tuple[Runtime, str]]:
+    """Every runtime that works here, with every precision it finds in the bundle, or among `precisions` and
+    makes by itself; and what to call it."""
     artifacts = {(artifact.format, artifact.precision): None for artifact in bundle.manifest.artifacts}
-    precisions = dict.fromkeys(precision for _, precision in artifacts)
+    precisions = dict.fromkeys([precision for _, precision in artifacts] + list(precisions))
     for name in RUNTIMES:
         if not probe(name).usable:
             continue
