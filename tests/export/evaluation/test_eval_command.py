@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.export.evaluation.conftest import children, run, start
-from tome_export.evaluation.interrupt import Interrupt
 
 
 @pytest.fixture
