@@ -41,7 +41,7 @@ def attend(attn: nn.Layer, parts: BlockParts, x, size, wants_metric: bool):
     if weights.dtype != v.dtype:  # sizes are float32 and lift half precision up to the softmax
         weights = weights.astype(v.dtype)
     x = weights.matmul(v.transpose([0, 2, 1, 3])).transpose([0, 2, 1, 3])
-    return _through(attn, parts.proj_drop, attn.proj(x.reshape([0, tokens, -1]))), metric
+    return _through(attn, parts.proj_drop, attn.proj(x.reshape([0, tokens, x.shape[2] * x.shape[3]]))), metric
 
 
 def scaled(block: nn.Layer, parts: BlockParts, branch: int, x):

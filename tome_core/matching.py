@@ -130,7 +130,7 @@ def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_tok
             1
         )
         own = place + constant(index * in_b, [1, -1])
-    label = paddle.where(merged > 0, scores.argmax(-1).astype("float32"), own)
+    label = paddle.where(merged.astype("bool"), scores.argmax(-1).astype("float32"), own)
 
     unmerged, destinations = range(-1, -kept - 1, -1), range(1, tokens, 2)
     if distill_token:
