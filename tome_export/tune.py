@@ -26,15 +26,15 @@ from tome_export.request import ExportRequest
 from tome_export.runtimes import RUNTIMES, probe
 from tome_export.runtimes.base import check_threads, parse_device
 from tome_export.steps import Steps
-from tome_export.tuning.costs import Costs, Setting, fit_costs, read_costs
-from tome_export.tuning.goal import Goal, baselines, best_at_speedup, fastest_at_agreement
+from tome_export.tuning.costs import Costs, Point, Setting, fit_costs, read_costs
+from tome_export.tuning.goal import BASELINES, Goal, best_at_speedup, fastest_at_agreement, fit_at
 from tome_export.tuning.measure import Place, Timer, frame_of
 from tome_export.tuning.pictures import Pictures, find_pictures, read_pictures
 from tome_export.tuning.result import Agreement, Candidate, Comparison, Tuning
 from tome_export.tuning.score import Score, Scorer
 
 LIMIT, MINUTES = 512, 10.0
-_SHORT = 0.98  # of the speed-up asked for: measured to be less, the search goes on with what was learned
+_EQUAL = 0.01  # measured to be further from equal speed, the search goes on with what was learned
 _AGAIN = 0.25  # of the minutes, at least, for that
 
 
@@ -159,6 +159,7 @@ class _Hunt:
     def run(self, name: str, timer: Timer | None) -> Tuning:
         searched, held = self.pictures.split(self.seed)
         self._end, self._seconds = time.monotonic() + 60 * self.minutes, 0.0
+        self._off: dict[str, float] = {}
         self._inside = Scorer(self.model, searched)
         outside = Scorer(self.model, held)
         found, complete, reached = self._search([])
@@ -167,18 +168,19 @@ class _Hunt:
                 found = self._confirmed(outside)
         trio = self._trio(found)
         measured: dict[str, Ratio] = {}
-        if timer is not None and not self.interrupt.asked:
-            measured, points = self._measure(timer, trio)
-            wanted = self.goal.speedup
-            if wanted is not None and measured["found"].median < _SHORT * wanted:
-                self.costs = fit_costs(
-                    self.costs.setting, self.costs.milliseconds, (*self.costs.points, *points)
-                )
+        for again in (True, False) if timer is not None else ():
+            if self.interrupt.asked:
+                break
+            with self.steps("speed"):
+                points, measured = timer.compare(trio)
+            if not again or self._equal(points):
+                break
+            self._learn(trio, points)
+            if self.goal.speedup is not None:
                 self._end = max(self._end, time.monotonic() + 60 * _AGAIN * self.minutes)
                 found, complete, reached = self._search([list(found.schedule.r)])
-                trio = self._trio(found)
-                if not self.interrupt.asked:
-                    measured, _ = self._measure(timer, trio)
+            trio = self._trio(found)
+            measured = {}
         with self.steps("judge"):
             scores = {key: (self._inside.score(each), outside.score(each)) for key, each in trio.items()}
             base = self._base(outside)
@@ -215,7 +217,12 @@ class _Hunt:
             with self.steps("search"), self.interrupt:
                 if self.goal.speedup is not None:
                     found, complete = best_at_speedup(
-                        self.costs, self._inside, self.goal.speedup, first, self.seed, self._more
+                        self.costs,
+                        self._inside,
+                        self.goal.speedup / self._off.get("found", 1.0),
+                        first,
+                        self.seed,
+                        self._more,
                     )
                     return found, complete, {}
                 self._climbed, reached, complete = fastest_at_agreement(
@@ -239,15 +246,26 @@ class _Hunt:
         return self._climbed[0]
 
     def _trio(self, found: Score) -> dict[str, Schedule]:
-        """The found schedule, and the others that are as fast by the table."""
-        speedup = self.goal.speedup or self.costs.speedup(found.schedule)
-        others = baselines(self.costs, speedup)
-        return {"found": found.schedule} | {key: each for key, each in others.items() if each is not None}
+        """The found schedule, and the others that are as fast."""
+        speedup = self.goal.speedup or self.costs.speedup(found.schedule) * self._off.get("found", 1.0)
+        trio = {"found": found.schedule}
+        for name, shape in BASELINES.items():
+            fit = fit_at(self.costs, speedup / self._off.get(name, 1.0))
+            if (schedule := fit(shape(self.costs.setting.depth))) is not None:
+                trio[name] = schedule
+        return trio
 
-    def _measure(self, timer: Timer, trio: dict[str, Schedule]):
-        with self.steps("speed"):
-            points, ratios = timer.compare(list(trio.values()))
-        return dict(zip(trio, ratios, strict=True)), points
+    def _equal(self, points: dict[str, Point]) -> bool:
+        """Whether all are, measured, as fast as asked for, or as the found one."""
+        wanted = 1 / self.goal.speedup if self.goal.speedup else points["found"].time
+        return all(abs(each.time / wanted - 1) <= _EQUAL for each in points.values())
+
+    def _learn(self, trio: dict[str, Schedule], points: dict[str, Point]) -> None:
+        """Take what was measured into the table, and remember how far that is still off."""
+        self.costs = fit_costs(
+            self.costs.setting, self.costs.milliseconds, (*self.costs.points, *points.values())
+        )
+        self._off = {name: self.costs.cost(trio[name]) / each.time for name, each in points.items()}
 
     def _chosen(self, scores: dict[str, tuple[Score, Score]]) -> str:
         """The found one, unless another agrees more on the held-out pictures."""

@@ -22,11 +22,11 @@ from tome_export.errors import BundleError, RequestError
 from tome_export.strict_json import read
 from tome_export.tuning.shapes import Frame, constant, decreasing, fitted
 
-_LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15)
+_LEVELS = (1.0, 0.75, 0.5, 0.3, 0.15, 0.05)
 """Shares of the tokens at which a block's time is an unknown."""
-_DOUBT, _MERGING_DOUBT = 0.4, 4.0  # of a block's time by multiply-adds; of _MERGING, prior and deviation
-_MERGING = 0.05  # of a block's time, that merging in it may add
-_NOISE = 0.01  # of a measured ratio, at least
+_DOUBT = 0.4  # of an unmerged block's time, by which one may differ from what its multiply-adds say
+_MERGING, _MERGING_DOUBT = 0.05, 0.2  # likewise, what merging may add to a block, and its deviation
+_NOISE = 0.005  # of a measured ratio, at least
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,21 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """A timed schedule: time over that of r = 0, median and quartiles of so many rounds."""
+    """A timed schedule: time over that of r = 0, and its standard error."""
 
     r: tuple[int, ...]
     time: float
-    low: float
-    high: float
-    rounds: int
-
-    @property
-    def doubt(self) -> float:
-        """Standard error of the median, were the rounds distributed normally; never nothing."""
-        return max(_NOISE * self.time, 0.93 * (self.high - self.low) / self.rounds**0.5)
+    doubt: float
 
 
 @dataclass(frozen=True)
 class Costs:
     """Time of an image by schedule; the whole model at r = 0 is 1.
 
-    milliseconds: of r = 0, a batch. levels: tokens, rising; blocks: time of a block that merges nothing at so
-    many, once some are merged; between the levels it is linear. merging: what merging adds to a block, at all
-    tokens and in proportion to them. error: largest part by which the table and a timed schedule differ.
+    milliseconds: of r = 0, a batch, undisturbed. levels: tokens, rising; blocks: time of a block that merges
+    nothing at so many, once some are merged; between the levels it is linear. merging: what merging adds to a
+    block, at all tokens and in proportion to them. error: largest part by which the table and a timed
+    schedule differ.
     """
 
     setting: Setting
@@ -170,37 +164,43 @@ def fit_costs(setting: Setting, milliseconds: float, points: Sequence[Point]) ->
     per_block = lambda tokens: block_macs(tokens, tokens, setting.embed_dim, setting.hidden_dim)  # noqa: E731
     whole = 1 / setting.depth
     prior = [whole * per_block(level) / per_block(setting.tokens) for level in levels]
-    doubt = [_DOUBT * each for each in prior]
+    doubt = [_DOUBT * whole] * len(prior)
     prior += [_MERGING * whole / 2] * 2
-    doubt += [_MERGING_DOUBT * _MERGING * whole] * 2
+    doubt += [_MERGING_DOUBT * whole] * 2
     matrix, values = [], []
     for point in points:
         known, row = rows.of(frame.schedule(point.r))
-        matrix.append(row / point.doubt)
-        values.append((point.time - known) / point.doubt)
-    base = np.array(prior)
-    scaled = np.concatenate([np.array(matrix).reshape(-1, len(base)), np.diag(1 / np.array(doubt))])
-    wanted = np.concatenate([np.array(values), base / doubt])
-    free = np.ones(len(base), bool)
-    solution = np.zeros(len(base))
-    for _ in range(len(base)):  # what comes out below zero is zero
-        solution[free] = np.linalg.lstsq(scaled[:, free], wanted, rcond=None)[0]
-        if (solution >= 0).all():
-            break
-        free &= solution > 0
-        solution[~free] = 0
-    blocks = np.maximum.accumulate(solution[:-2])  # more tokens never cost less
+        noise = max(point.doubt, _NOISE * point.time)
+        matrix.append(row / noise)
+        values.append((point.time - known) / noise)
+    # More tokens never cost less: the unknowns are steps from level to level, none below zero.
+    steps = np.eye(len(prior))
+    steps[:-2, :-2] = np.tril(np.ones((len(levels), len(levels))))
+    matrix = np.concatenate([np.array(matrix).reshape(-1, len(prior)), np.diag(1 / np.array(doubt))]) @ steps
+    values = np.concatenate([np.array(values), np.array(prior) / doubt])
+    solution = steps @ _least_squares(matrix, values)
     found = Costs(
         setting,
         milliseconds,
         levels,
-        tuple(map(float, blocks)),
+        tuple(map(float, solution[:-2])),
         (float(solution[-2]), float(solution[-1])),
         tuple(points),
         0.0,
     )
     errors = [abs(found.cost(frame.schedule(point.r)) / point.time - 1) for point in points]
     return replace(found, error=max(errors, default=0.0))
+
+
+def _least_squares(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """With nothing below zero: what comes out below is zero, and the rest is solved again."""
+    free = np.ones(matrix.shape[1], bool)
+    while True:
+        solution = np.zeros(len(free))
+        solution[free] = np.linalg.lstsq(matrix[:, free], values, rcond=None)[0]
+        if (solution >= 0).all():
+            return solution
+        free &= solution > 0
 
 
 def read_costs(file: Path, setting: Setting) -> Costs:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tome_core.schedule import Schedule
 from tome_export.errors import RequestError
 from tome_export.tuning.costs import Costs
 from tome_export.tuning.score import Score, Scorer
@@ -15,6 +14,8 @@ from tome_export.tuning.shapes import Fit, Shape, constant, decreasing, fitted, 
 
 _FASTER = 1.03  # how much more speed is tried for once a schedule agrees enough
 _HALVINGS = 6
+BASELINES = {"constant": constant, "decreasing": decreasing}
+"""Shapes by depth, that a found schedule is compared with."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,6 @@ class Goal:
 def fit_at(costs: Costs, speedup: float) -> Fit:
     """Shape -> the schedule of this shape that is just as fast as that."""
     return lambda shape: fitted(shape, costs.setting.frame, costs.cost, 1 / speedup)
-
-
-def baselines(costs: Costs, speedup: float) -> dict[str, Schedule | None]:
-    """The constant and the decreasing schedule that are just as fast as that; None where one never is."""
-    depth, fit = costs.setting.depth, fit_at(costs, speedup)
-    return {"constant": fit(constant(depth)), "decreasing": fit(decreasing(depth))}
 
 
 def best_at_speedup(
@@ -91,8 +86,8 @@ def fastest_at_agreement(
     frame = costs.setting.frame
     climbed: list[Score] = []
     reached: dict[str, float] = {}
-    for name, shape in (("constant", constant(frame.depth)), ("decreasing", decreasing(frame.depth))):
-        good = _fastest_of(shape, costs, scorer, share, more)
+    for name, shape in BASELINES.items():
+        good = _fastest_of(shape(frame.depth), costs, scorer, share, more)
         reached[name] = costs.speedup(good.schedule) if good else 1.0
         climbed += [good] if good and reached[name] > 1 else []
     climbed.sort(key=lambda score: costs.speedup(score.schedule))

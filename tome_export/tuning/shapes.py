@@ -11,6 +11,7 @@ Shape = Sequence[float]
 """How much each block merges compared with the others; any non-negative numbers."""
 Fit = Callable[[Shape], "Schedule | None"]
 _HALVINGS = 30
+_NOTHING = 1e-3  # of the largest part: less is not scaled up until it merges all it can
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def scaled(shape: Shape, scale: float, frame: Frame) -> Schedule:
 
 def fitted(shape: Shape, frame: Frame, cost: Callable[[Schedule], float], most: float) -> Schedule | None:
     """The schedule of this shape that merges least and costs `most` or less; None if none is as cheap."""
-    if not any(each > 0 for each in shape):
+    most_of_all = max(shape)
+    if most_of_all <= 0:
         return None
-    low, high = 0.0, frame.tokens / min(each for each in shape if each > 0)
+    low, high = 0.0, frame.tokens / min(each for each in shape if each > _NOTHING * most_of_all)
     best = scaled(shape, high, frame)
     if cost(best) > most:
         return None
