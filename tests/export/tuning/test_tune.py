@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import paddle
@@ -20,6 +21,7 @@ from tome_export.quiet import quiet
 from tome_export.runtimes import probe
 from tome_export.steps import Steps
 from tome_export.tune import tune
+from tome_export.tuning import measure
 from tome_export.tuning.costs import Point, Setting, fit_costs, probes
 from tome_export.tuning.report import as_text, schedule_option
 
@@ -55,17 +57,18 @@ def run(folder, **options):
 
 def check(found, speedup=None):
     """What holds for every result."""
-    assert [each.name for each in found.candidates] == ["found", "constant", "decreasing"]
+    names = [each.name for each in found.candidates]
+    # One that never is as fast is left out.
+    assert names == [each for each in ("found", "constant", "decreasing") if each in names]
+    assert speedup is None or len(names) == 3
     assert (found.searched, found.held_out, found.unreadable) == (32, 31, 1)
     for each in found.candidates:
         assert each.tokens == make_schedule(list(each.r), small.DEPTH, 65).tokens
         if speedup is not None:
             assert speedup <= each.predicted <= speedup * 1.06
-    own, *others = found.candidates
-    assert own.searched.loss <= 1.1 * min(each.searched.loss for each in others)
-    assert found.best.held_out.share >= max(each.held_out.share for each in found.candidates) or (
-        found.chosen == "found"
-    )
+    if speedup is not None:
+        own, *others = found.candidates
+        assert own.searched.loss <= 1.1 * min(each.searched.loss for each in others)
     assert found.best.held_out.share == max(each.held_out.share for each in found.candidates)
     text = as_text(found)
     assert all(" ".join(f"{r:>2}" for r in each.r).strip() in text for each in found.candidates)
@@ -76,8 +79,11 @@ def test_the_best_agreement_at_a_speed(folder):
     found = run(folder, speedup=1.5)
     check(found, 1.5)
     assert found.measure == "agreement" and found.base is None and not found.interrupted
-    again = run(folder, speedup=1.5)
-    assert again.candidates == found.candidates and again.tried == found.tried
+
+
+def test_the_same_seed_finds_the_same(folder):
+    first, second = (run(folder, speedup=1.4, limit=20, seed=5) for _ in range(2))
+    assert first.candidates == second.candidates and first.tried == second.tried
 
 
 def test_the_fastest_at_an_agreement(folder):
@@ -112,8 +118,9 @@ def test_an_interruption_gives_the_best_so_far_and_the_model_its_r(folder):
     assert model.r == 7
 
 
-def test_speed_is_measured_where_it_counts(folder, tmp_path):
+def test_speed_is_measured_where_it_counts(folder, tmp_path, monkeypatch):
     """On Paddle Inference, which needs no conversion; the costs are kept, and read the next time."""
+    monkeypatch.setattr(measure, "SECONDS", 0.2)
     file, steps = tmp_path / "costs.json", Steps()
     options = {
         "runtime": "paddle",
@@ -213,8 +220,6 @@ def test_ctrl_c_ends_the_search_with_what_there_is(place):
     for line in process.stdout:  # the search is next, and takes seconds
         if "read the pictures" in line:
             break
-    import time
-
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
