@@ -268,9 +268,12 @@ class _Hunt:
         self._off = {name: self.costs.cost(trio[name]) / each.time for name, each in points.items()}
 
     def _chosen(self, scores: dict[str, tuple[Score, Score]]) -> str:
-        """The found one, unless another agrees more on the held-out pictures."""
-        best = max(scores, key=lambda key: scores[key][1].rank)
-        return best if scores[best][1].share > scores["found"][1].share else "found"
+        """The found one, unless another both agrees more and loses less on the held-out pictures."""
+        found = scores["found"][1]
+        better = [
+            key for key, (_, held) in scores.items() if held.share > found.share and held.loss < found.loss
+        ]
+        return max(better, key=lambda key: scores[key][1].rank, default="found")
 
     def _base(self, outside: Scorer) -> tuple[float, float] | None:
         if self.pictures.labels is None:

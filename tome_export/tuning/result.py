@@ -14,8 +14,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Agreement:
-    """On a set of pictures. share: same answer as r = 0, or right where labels are known. loss: mean
-    divergence from r = 0 in nats, or cross-entropy."""
+    """On a set of pictures. share: same answer as r = 0, or right where labels are known. loss: mean root of
+    the divergence from r = 0 in nats, or cross-entropy."""
 
     share: float
     loss: float

@@ -2,8 +2,8 @@
 known.
 
 Agreement over a few hundred pictures is coarse, so the search follows a loss that changes with every
-schedule: the divergence of the answers' probabilities from the unmerged model's (Kullback and Leibler), or
-the cross-entropy of the labels.
+schedule: the mean root of the divergence of the answers' probabilities from the unmerged model's (Kullback
+and Leibler), or the cross-entropy of the labels. The root keeps a few hard pictures from deciding alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Scorer:
         wanted = self._wanted[start : start + len(found)]
         if self._pictures.labels is None:
             right = found.argmax(1) == wanted.argmax(1)
-            losses = (np.exp(wanted) * (wanted - found)).sum(1)
+            losses = np.sqrt(np.maximum((np.exp(wanted) * (wanted - found)).sum(1), 0))
         else:
             labels = self._pictures.labels[start : start + len(found)]
             right = found.argmax(1) == labels

@@ -13,7 +13,6 @@ from tome_export.tuning.shapes import Fit, Shape
 
 _STEPS = (1.0, 0.5, 0.25, 0.12, 0.06)
 """By how much a block's part changes at first, and then: in means over the blocks."""
-_CLOSE = 1.1  # a loss that is as good as the best: then agreement decides
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def search(
 
     for shape in shapes:
         if best is not None and not more(best):
-            return Found(_choose(tried, best), False)
+            return Found(best, False)
         consider(shape)
     if best is None:
         return Found(None, True)
@@ -68,10 +67,10 @@ def search(
                 went_on = True
                 while went_on:
                     if not more(best):
-                        return Found(_choose(tried, best), False)
+                        return Found(best, False)
                     went_on = consider(_moved(best.schedule.r, block, sign * step))
                     better |= went_on
-    return Found(_choose(tried, best), True)
+    return Found(best, True)
 
 
 def _moved(r: Sequence[int], block: int, step: float) -> Shape:
@@ -80,11 +79,3 @@ def _moved(r: Sequence[int], block: int, step: float) -> Shape:
     change = np.sign(step) * max(abs(step) * sum(r) / len(r), 1.0)
     shape[block] = max(0.0, shape[block] + change)
     return shape
-
-
-def _choose(tried: dict[tuple[int, ...], Score | None], best: Score | None) -> Score | None:
-    """Of those whose loss is about the least, the one that agrees most."""
-    if best is None:
-        return None
-    close = [score for score in tried.values() if score is not None and score.loss <= _CLOSE * best.loss]
-    return max(close, key=lambda score: score.rank)

@@ -57,16 +57,6 @@ def test_what_cannot_be_that_fast_is_not_found():
     assert found.best is None
 
 
-def test_of_losses_that_are_about_the_same_agreement_decides():
-    def judge(schedule, against):
-        right = np.arange(100) < (99 if schedule.r[0] == 0 else 90)
-        return Score(schedule, right, np.full(100, 1.05 if schedule.r[0] == 0 else 1.0))
-
-    fit = lambda shape: fitted(shape, FRAME, cost, MOST)  # noqa: E731
-    found = search(fit, judge, starting_shapes(3), 0, lambda best: True)
-    assert found.best.share == 0.99
-
-
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
