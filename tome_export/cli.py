@@ -14,6 +14,7 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
+from tome_export.commands.tune import tune_command
 from tome_export.commands.verify import verify
 from tome_export.commands.visualize import visualize
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "predict": predict,
     "eval": evaluate_command,
     "bench": bench_command,
+    "tune": tune_command,
     "visualize": visualize,
     "verify": verify,
     "inspect": inspect,

@@ -13,6 +13,8 @@ from rich.spinner import Spinner
 
 from tome_export.steps import Steps
 
+_SECONDS_BETWEEN_NOTES = 20.0
+
 
 class ConsoleSteps(Steps):
     """Shows a spinner for the step in progress on a terminal, and one line for each finished one."""
@@ -21,19 +23,32 @@ class ConsoleSteps(Steps):
         super().__init__()
         self._console = Console(file=stream, highlight=False)
         self._titles = titles
+        self._live: Live | None = None
+        self._said = 0.0
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         title = self._titles.get(name, name)
         start = time.perf_counter()
         with super().__call__(name):
+            self._said = start
             if self._console.is_terminal:
-                with self._spinner(title):
+                with self._spinner(title) as self._live:
                     yield
             else:
                 yield
         seconds = time.perf_counter() - start
         print(f"  {title:<44}{seconds:6.1f} s", file=self._console.file, flush=True)
+
+    def note(self, text: str) -> None:
+        """Beside the spinner; on what is not a terminal, a line every twenty seconds."""
+        now = time.perf_counter()
+        if self._console.is_terminal:
+            if self._live is not None:
+                self._live.get_renderable().update(text=f"{text} ...")
+        elif now - self._said >= _SECONDS_BETWEEN_NOTES:
+            self._said = now
+            print(f"  {text}", file=self._console.file, flush=True)
 
     def _spinner(self, title: str) -> Live:
         # Not Console.status: it would take over sys.stderr and show third parties' warnings.

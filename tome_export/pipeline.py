@@ -64,7 +64,7 @@ def run(
             staging.renew_handlers()
             source = open_source(request, weights)
         with source:
-            draft = _manifest(request, source)
+            draft = draft_manifest(request, source)
             with steps("trace"):
                 from tome_export.trace import save_inference_model
 
@@ -146,7 +146,7 @@ def _lint(bundle: Bundle, targets: Sequence[str]) -> tuple[str, ...]:
     return report.clean
 
 
-def _manifest(request: ExportRequest, source: Source) -> m.Manifest:
+def draft_manifest(request: ExportRequest, source: Source) -> m.Manifest:
     """The manifest as far as it is known before anything is written."""
     config, state = source.config, source.model.tome
     recipe = request.preprocess or source.preprocess

@@ -26,6 +26,9 @@ class Steps:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
+    def note(self, text: str) -> None:
+        """How far the step in progress is, as often as there is something to say."""
+
 
 def peak_memory() -> int | None:
     """Bytes this process or one of its children held at most; None where the system does not say."""
