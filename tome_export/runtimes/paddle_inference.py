@@ -1,10 +1,10 @@
 """Paddle Inference, the `paddle.inference` module of the paddlepaddle package.
 
 In bf16 oneDNN takes every operator that it knows to bf16 if its inputs are float32: Paddle's list of the
-operators to take has no effect on models in Paddle 3's format. Of a merge that is the metric and the averaging.
+operators to take has no effect on models in Paddle 3's format. Of a merge that is the metric and the average.
 Similarities are products of bf16 numbers, summed and kept in float32. Labels and sizes are float32: what is
-around them (argsort, one-hot, comparisons) is not oneDNN's, and a lone operator is not converted. Only without a
-class token three in a row count the tokens, in bf16.
+around them (argsort, one-hot, comparisons) is not oneDNN's, and a lone operator is not converted. Without a
+class token, though, three in a row count the tokens, in bf16.
 """
 
 from __future__ import annotations

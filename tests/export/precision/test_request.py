@@ -51,7 +51,7 @@ def test_blocks_are_named_by_number_and_what_is_float_anyway_may_be_named():
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setattr(int8, "_NEEDS", ("onnx", "no_such_package"))
     with pytest.raises(MissingExtraError, match=r"no_such_package package: .*tome-export\[int8\]"):
-        int8.check_int8()
+        int8.check()
 
 
 def test_pictures_are_found_below_and_unreadable_ones_are_passed_over(photo_folder):
