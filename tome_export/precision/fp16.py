@@ -40,11 +40,20 @@ def make(folder: Path, kept: Sequence[int], recipe: Preprocess, calibration: Pic
     return Made("fp16", (FILE,), said["opset"], said["layers"], "cast")
 
 
+def judged(file: Path) -> bytes:
+    """See `tome_export.precision.makers.Maker`."""
+    import onnx
+
+    from tome_export.precision.half import with_overflow
+
+    return with_overflow(onnx.load(file)).SerializeToString()
+
+
 def variants(full: Path, reduced: Path, kept: Collection[int]) -> Callable:
     """See `tome_export.precision.makers.Maker`."""
     import onnx
 
-    from tome_export.precision.half import to_half
+    from tome_export.precision.half import to_half, with_overflow
 
     original = onnx.load(full)
 
@@ -52,6 +61,6 @@ def variants(full: Path, reduced: Path, kept: Collection[int]) -> Callable:
         model = onnx.ModelProto()
         model.CopyFrom(original)
         to_half(model, {*kept, *blocks})
-        return model
+        return with_overflow(model)
 
     return variant

@@ -17,10 +17,12 @@ from tome_export.errors import AccuracyError
 from tome_export.manifest import Manifest
 from tome_export.parity.figures import compare
 from tome_export.precision.made import Made
+from tome_export.precision.makers import MAKERS
 from tome_export.precision.pictures import Pictures, prepare
 from tome_export.precision.result import PrecisionResult
 from tome_export.precision.sensitivity import Sensitivity, find_sensitivity
 from tome_export.runtimes import RUNTIMES, open_runtime
+from tome_export.runtimes.onnx_runtime import start_session
 from tome_export.steps import Steps
 
 MIN_AGREEMENT = 0.99
@@ -62,7 +64,10 @@ def judge_precisions(
     for each in judged:
         made = each.made or _MAKES
         with steps(f"  {each.runtime} {each.precision}"):
-            found = _logits(bundle, each.runtime, each.precision, pictures)
+            if each.made:
+                found = _logits_of_artifact(bundle, each.precision, pictures)
+            else:
+                found = _logits(bundle, each.runtime, each.precision, pictures)
         result = PrecisionResult(
             format=RUNTIMES[each.runtime].reads,
             precision=each.precision,
@@ -89,6 +94,14 @@ def _logits(bundle: Bundle, runtime: str, precision: str, pictures: Pictures) ->
         return np.concatenate(
             [opened.run(image)["logits"] for image in prepare(pictures, bundle.manifest.preprocess)]
         )
+
+
+def _logits_of_artifact(bundle: Bundle, precision: str, pictures: Pictures) -> np.ndarray:
+    file = bundle.file(bundle.artifact("onnx", precision), ".onnx")
+    session = start_session(MAKERS[precision].judged(file), file.parent)
+    name = bundle.manifest.inputs[0].name
+    images = prepare(pictures, bundle.manifest.preprocess)
+    return np.concatenate([session.run(["logits"], {name: image})[0] for image in images])
 
 
 def _why(bundle: Bundle, result: PrecisionResult, pictures: Pictures, steps: Steps) -> str:

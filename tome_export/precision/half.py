@@ -18,11 +18,10 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from tome_export.errors import ConversionError
 from tome_export.precision.layers import Layer, block_of, split_metric
 
+HALF = TensorProto.FLOAT16
 LARGEST = 65504.0
 """The largest float16."""
-_NAMED = re.compile(
-    r"embed|block\d+\.\w+"
-)  # `tome_core.schedule.tap_names`: float32, as everyone expects them
+_NAMED = re.compile(r"embed|block\d+\.\w+")  # see `tome_core.schedule.tap_names`: always float32
 _BLOCK = re.compile(r"block(\d+)\.(\w+)")
 _PRODUCTS = ("MatMul", "Gemm")
 _LAYOUT = ("Reshape", "Split", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity")  # of the first input
@@ -41,6 +40,36 @@ def to_half(model: ModelProto, kept: Collection[int] = ()) -> list[Layer]:
     _check_range(model, halves, constants)
     _Rewriting(model, halves, constants).run()
     return layers
+
+
+def with_overflow(model: ModelProto) -> ModelProto:
+    """A copy in which what exceeds float16 becomes infinite, as on a GPU.
+
+    ONNX Runtime's CPU provider computes in float32 whatever has no float16 kernel, and drops the rounding in
+    between, so that the model itself does not overflow there.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    for name, value in (("half.largest", LARGEST), ("half.infinite", np.inf)):
+        graph.initializer.append(numpy_helper.from_array(np.float16(value), name))
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type in (*_PRODUCTS, "Add", "Sub", "Mul") and kinds.get(node.output[0]) == HALF:
+            name, raw = node.output[0], f"{node.output[0]}.raw"
+            node.output[0] = raw
+            nodes += [
+                helper.make_node("Abs", [raw], [f"{raw}.abs"]),
+                helper.make_node("Greater", [f"{raw}.abs", "half.largest"], [f"{raw}.beyond"]),
+                helper.make_node("Where", [f"{raw}.beyond", "half.infinite", raw], [name]),
+            ]
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return copy
 
 
 def _halves(
@@ -152,7 +181,7 @@ class _Rewriting:
             if is_half and name in self._constants:
                 node.input[position] = self._constant(name)
             elif is_half and (node.op_type not in _LAYOUT or position == 0) and name not in self._half:
-                yield from self._casting(node, position, TensorProto.FLOAT16)
+                yield from self._casting(node, position, HALF)
             elif not is_half and name in self._half:
                 yield from self._casting(node, position, TensorProto.FLOAT)
         yield node
@@ -161,17 +190,17 @@ class _Rewriting:
             if _NAMED.fullmatch(name):
                 inside = f"{name}.half"
                 node.output[position] = inside
-                self._describe(inside, name, TensorProto.FLOAT16)
-                self._cast[name, TensorProto.FLOAT16] = inside
+                self._describe(inside, name, HALF)
+                self._cast[name, HALF] = inside
                 yield _cast(inside, name, TensorProto.FLOAT)
             elif name in self._shapes:
-                self._shapes[name].type.tensor_type.elem_type = TensorProto.FLOAT16
+                self._shapes[name].type.tensor_type.elem_type = HALF
             self._half.add(inside)
 
     def _casting(self, node: NodeProto, position: int, to: int) -> Iterator[NodeProto]:
         name = node.input[position]
         if (name, to) not in self._cast:
-            new = f"{name}.{'half' if to == TensorProto.FLOAT16 else 'float'}"
+            new = f"{name}.{'half' if to == HALF else 'float'}"
             self._cast[name, to] = new
             self._describe(new, name, to)
             yield _cast(name, new, to)

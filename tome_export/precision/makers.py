@@ -1,5 +1,5 @@
 """The precisions below fp32, and who makes them: they are artifacts of the bundle, or a runtime's engine
-makes them of the fp32 one. To add an artifact: a module with `check`, `make` and `variants`, and a line here."""
+makes them of the fp32 one. To add an artifact: a module with what `Maker` names, and a line here."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Maker:
     """An ONNX artifact's.
 
     check: raises MissingExtraError if a package is not there. make: writes it, see `int8.make`.
+    judged: of its file, the model that is judged in its place by ONNX Runtime on the CPU.
     variants: of the files of the float32 and the reduced model and the blocks kept already, a function that
     gives the reduced model with further blocks in float.
     """
@@ -44,6 +45,9 @@ class Maker:
         self, folder: Path, kept: Sequence[int], recipe: Preprocess, calibration: Pictures | None
     ) -> Made:
         return self._module().make(folder, kept, recipe, calibration)
+
+    def judged(self, file: Path) -> Path | bytes:
+        return self._module().judged(file)
 
     def variants(
         self, full: Path, reduced: Path, kept: Collection[int]
