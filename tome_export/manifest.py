@@ -74,6 +74,11 @@ class TomeInfo:
     tokens: tuple[int, ...]
     macs: Macs
 
+    @property
+    def most_merged_among(self) -> int:
+        """The largest number of tokens entering a block that merges; 0 if none does."""
+        return max((count for count, r in zip(self.tokens, self.r, strict=False) if r), default=0)
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -156,6 +161,11 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    @property
+    def special_tokens(self) -> int:
+        """Class and distillation tokens, which come first."""
+        return self.tome.tokens[0] - (self.model.image_size // self.model.patch_size) ** 2
 
     def to_json(self) -> str:
         """The file's text. Raises BundleError for a hash not filled in or a number JSON cannot hold."""

@@ -17,9 +17,9 @@ from tome_export.errors import ConversionError, ParityError
 from tome_export.fetch import fetch
 from tome_export.onnx import convert_to_onnx
 from tome_export.parity.samples import sample_names
-from tome_export.precision.gate import judge_precision
-from tome_export.precision.int8 import check_int8, quantise
+from tome_export.precision.gate import Judged, judge_precisions
 from tome_export.precision.keep import check_keep
+from tome_export.precision.makers import MAKERS, engines
 from tome_export.preprocess import preset
 from tome_export.request import ExportRequest
 from tome_export.steps import Steps, release_memory
@@ -27,6 +27,7 @@ from tome_export.steps import Steps, release_memory
 if TYPE_CHECKING:
     from paddle import nn
 
+    from tome_export.parity.verify import Pair
     from tome_export.source import Source
 
 
@@ -54,8 +55,8 @@ def run(
 ) -> Bundle:
     """As `export`, for a request that has been checked."""
     steps = steps or Steps()
-    if "int8" in request.precisions:
-        check_int8()
+    for precision in request.reduced:
+        MAKERS[precision].check()
     with BundleWriter(out, force=force) as writer:
         weights = request.weights and fetch(request.weights, request.weights_sha256, steps)
         with steps("model"):
@@ -65,6 +66,13 @@ def run(
             source = open_source(request, weights)
         with source:
             draft = draft_manifest(request, source)
+            check_keep(request.kept_blocks, draft.model.depth)
+            judged = [
+                Judged(precision, runtime)
+                for precision in request.by_engines
+                for runtime in engines(precision, draft, request.formats)
+            ]
+            by_engines = [(each.runtime, each.precision) for each in judged]
             with steps("trace"):
                 from tome_export.trace import save_inference_model
 
@@ -85,44 +93,47 @@ def run(
                     )
                 shutil.rmtree(weights_folder)
                 artifacts.append(m.Artifact("onnx", "fp32", dict.fromkeys(names, ""), opset))
-            if "int8" in request.precisions:
-                check_keep(request.kept_blocks, draft.model.depth)
-                calibration, judged = request.pictures()
-                with steps("int8"):
-                    int8 = quantise(writer.folder, request.kept_blocks, draft.preprocess, calibration)
-                artifacts.append(m.Artifact("onnx", "int8", dict.fromkeys(int8.files, ""), int8.opset))
+            calibration, pictures = request.pictures()
+            for precision in request.reduced:
+                maker, kept = MAKERS[precision], request.kept_blocks
+                with steps(precision):
+                    made = maker.make(writer.folder, kept, draft.preprocess, calibration)
+                artifacts.append(m.Artifact("onnx", precision, dict.fromkeys(made.files, ""), made.opset))
+                judged.append(Judged(precision, "onnx", made))
             draft = replace(draft, artifacts=tuple(artifacts), parity_samples=sample_names(_SAMPLES))
             if request.targets:
                 with steps("lint"):
                     draft = replace(draft, linted=_lint(Bundle(writer.folder, draft), request.targets))
-            if "int8" in request.precisions:
-                result = judge_precision(
+            if judged:
+                results = judge_precisions(
                     Bundle(writer.folder, draft),
-                    artifacts[-1],
-                    int8,
                     judged,
+                    pictures,
                     request.kept_blocks,
                     request.min_agreement,
                     steps,
                 )
-                draft = replace(draft, precisions=(result,))
+                draft = replace(draft, precisions=results)
             with steps("parity"):
-                results = _prove(Bundle(writer.folder, draft), source, request.is_named)
+                parity = _prove(Bundle(writer.folder, draft), source, request.is_named, by_engines)
         with steps("write"):
-            return writer.commit(replace(draft, parity=results, created=m.utc_now()))
+            return writer.commit(replace(draft, parity=parity, created=m.utc_now()))
 
 
-def _prove(bundle: Bundle, source: Source, ours: bool) -> tuple[m.ParityResult, ...]:
-    """Hold every artifact to the Python model. Raises ParityError.
+def _prove(
+    bundle: Bundle, source: Source, ours: bool, by_engines: Sequence[Pair]
+) -> tuple[m.ParityResult, ...]:
+    """Hold every artifact to the Python model, and what engines make of them. Raises ParityError.
 
     ours: nobody else has the model, so it may leave memory while a runtime is there.
     """
     from tome_export.parity.dygraph import DygraphFollower
-    from tome_export.parity.verify import judge_all
+    from tome_export.parity.verify import judge_all, pairs_of
 
     spool = bundle.path / "resting" if ours else None
     reference = DygraphFollower(source.model, spool)
-    found = judge_all(bundle, bundle.manifest.parity_samples, reference)
+    pairs = (*pairs_of(bundle), *by_engines)
+    found = judge_all(bundle, bundle.manifest.parity_samples, reference, pairs=pairs)
     if ours:
         shutil.rmtree(spool)
     try:

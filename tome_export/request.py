@@ -14,13 +14,13 @@ from tome_export.fetch import check_address
 from tome_export.lint.table import choose, load
 from tome_export.onnx import DEFAULT_OPSET, check_opset
 from tome_export.precision.keep import check_keep, parse_keep
+from tome_export.precision.makers import BY_ENGINES, MAKERS, PRECISIONS
 from tome_export.precision.pictures import Pictures
 from tome_export.precision.pictures import choose as choose_pictures
 from tome_export.preprocess import PRESETS
 
 FORMATS = ("paddle", "onnx")
 OUTPUTS = ("logits", "sources")
-PRECISIONS = ("fp32", "int8")
 _OF_NAMED_MODELS = ("weights", "weights_sha256", "weights_layout", "image_size", "num_classes")
 
 
@@ -40,12 +40,12 @@ class ExportRequest:
     MAE, which was not trained with merging, on for the others.
     preprocess: a preset's name; None follows the weights' origin.
     targets: where it must run, see `tome_export.lint`; a finding that forbids it fails the export.
-    precisions: "int8" adds an int8 ONNX model to the float32 ones, which are always there; see
-    docs/precision.md.
-    calibration: folder of pictures to fix its activations' ranges on; None finds them anew in every run.
-    images: folder of pictures that it is judged on; None takes those of `calibration`, else synthetic ones.
-    min_agreement: share of them on which it must predict what float32 does; None is 0.99, and no floor for
-    random weights. keep_float: blocks that stay in float, by number.
+    precisions: "int8" and "fp16" add an ONNX model to the float32 ones, which are always there; "bf16" adds
+    none, but has what the runtimes here make of them judged; see docs/precision.md.
+    calibration: folder of pictures to fix the ranges of int8 activations on; None finds them in every run.
+    images: folder of pictures that they are judged on; None takes those of `calibration`, else synthetic.
+    min_agreement: share of them on which they must predict what float32 does; None is 0.99, and no floor for
+    random weights. keep_float: blocks that stay in float in int8 and fp16, by number.
     outputs: "logits", and "sources" for the map from input tokens to final groups, int32 [batch, tokens].
 
     Raises ModelError, ScheduleError, RequestError.
@@ -133,27 +133,36 @@ class ExportRequest:
         """What to calibrate on, if on anything, and what to judge on. Raises RequestError."""
         return choose_pictures(*(each and Path(each) for each in (self.calibration, self.images)))
 
+    @property
+    def reduced(self) -> tuple[str, ...]:
+        """The precisions below float32 that get an artifact of their own."""
+        return tuple(each for each in self.precisions if each in MAKERS)
+
+    @property
+    def by_engines(self) -> tuple[str, ...]:
+        """The precisions that engines make of the float32 artifacts."""
+        return tuple(each for each in self.precisions if each in BY_ENGINES)
+
     def _check_precisions(self) -> None:
         _check_choice("precision", self.precisions, PRECISIONS)
-        if "int8" in self.precisions:
-            if "onnx" not in self.formats:
-                raise RequestError("int8 is a precision of the ONNX model; add onnx to the formats")
-            if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
-                raise RequestError(f"the agreement is a share from 0 to 1, not {self.min_agreement}")
-            kept = self.kept_blocks
-            if self.is_named:
-                check_keep(kept, self.config.depth)
-            self.pictures()
-            return
         asked = {
-            "calibration": self.calibration is not None,
-            "images": self.images is not None,
-            "min_agreement": self.min_agreement is not None,
-            "keep_float": bool(self.keep_float),
+            "calibration": (self.calibration is not None, ("int8",)),
+            "images": (self.images is not None, (*MAKERS, *BY_ENGINES)),
+            "min_agreement": (self.min_agreement is not None, (*MAKERS, *BY_ENGINES)),
+            "keep_float": (bool(self.keep_float), tuple(MAKERS)),
         }
-        given = [name for name, is_given in asked.items() if is_given]
-        if given:
-            raise RequestError(f"{', '.join(given)} goes with the precision int8; ask for it too")
+        for name, (is_given, goes_with) in asked.items():
+            if is_given and not {*goes_with} & {*self.precisions}:
+                raise RequestError(f"{name} goes with the precision {' or '.join(goes_with)}; ask for it too")
+        if self.reduced and "onnx" not in self.formats:
+            raise RequestError(f"{self.reduced[0]} is a precision of the ONNX model; add onnx to the formats")
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            raise RequestError(f"the agreement is a share from 0 to 1, not {self.min_agreement}")
+        kept = self.kept_blocks
+        if self.is_named:
+            check_keep(kept, self.config.depth)
+        if self.reduced or self.by_engines:
+            self.pictures()
 
     def _check_labels(self, classes: int) -> None:
         if len(self.labels) != classes:

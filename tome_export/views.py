@@ -63,26 +63,32 @@ def parity(results: Sequence[ParityResult]) -> str:
 
 
 def precisions(results: Sequence[PrecisionResult]) -> str:
-    """Of each artifact below fp32: how it was made, and a row of how well it predicts what fp32 does."""
+    """Of each model below fp32: how it was made, and a row of how well it predicts what fp32 does."""
     said = []
     rows: list[tuple[object, ...]] = [("", "top-1 agrees", "top-5", "logits, mean", "largest", "floor", "")]
     for result in results:
-        how = f"on {result.calibrated} pictures" if result.calibrated else "ranges found in every run"
-        kept = f", blocks {','.join(map(str, result.kept))} in float" if result.kept else ""
         of = result.source if result.source == "pictures" else "synthetic samples"
-        said.append(
-            f"{result.format} {result.precision}: {result.method} ({how}), {result.layers} layers{kept}; "
-            f"compared with {result.against} on {result.inputs} {of}"
-        )
+        said.append(f"{result.name}: {_made(result)}; compared with {result.against} on {result.inputs} {of}")
         figures, span = result.figures, result.figures.max_abs / max(result.figures.max_rel, 1e-30)
         held = result.min_agreement is not None
         rows.append(
-            (f"{result.format} {result.precision}", f"{figures.top1_agreement:.2%}")
+            (result.name, f"{figures.top1_agreement:.2%}")
             + (f"{figures.top5_agreement:.2%}", f"{figures.mean_abs / max(span, 1e-30):.1e}")
             + (f"{figures.max_rel:.1e}", f"{result.min_agreement:.2%}" if held else "none: random weights")
             + ("ok" if result.passed else "FAILED",)
         )
     return "\n".join([*said, table(rows, right=range(1, 6))])
+
+
+def _made(result: PrecisionResult) -> str:
+    if result.method == "engine":
+        return "made by the engine of the float32 model"
+    ranges = {
+        "dynamic": "dynamic (ranges found in every run), ",
+        "static": f"static (on {result.calibrated} pictures), ",
+    }
+    kept = f", blocks {','.join(map(str, result.kept))} in float" if result.kept else ""
+    return f"{ranges.get(result.method, '')}{result.layers} layers{kept}"
 
 
 def findings(results: Sequence[ParityResult], of_bundle: Sequence[Finding] = ()) -> str:

@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.export import tiny
+from tests.export import small, tiny
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.parity.samples import make_sample
+from tome_export.parity.verify import verify_bundle
 from tome_export.quiet import quiet
-from tome_export.runtimes import RUNTIMES, open_runtime, probe
+from tome_export.runtimes import RUNTIMES, artifact_of, check_made, open_runtime, probe
 
 WAYS = [("paddle", {}), ("paddle", {"onednn": False}), ("onnx", {}), ("openvino", {})]
 every_way = pytest.mark.parametrize(
@@ -237,3 +239,61 @@ engines = {"paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tome_cor
 print(sorted(engines & set(sys.modules)))
 """)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def _has_bf16():
+    import paddle
+
+    return paddle.base.core.supports_bfloat16_fast_performance()
+
+
+def test_paddle_makes_bf16_of_the_fp32_model_on_onednn_only(small_bundles):
+    """Within bf16's limits and outside fp32's; or refused."""
+    bundle = small_bundles["small_vit", "r8"]
+    assert artifact_of("paddle", bundle, "bf16") is bundle.artifact("paddle")
+    with pytest.raises(RequestError, match="Paddle's bf16 is oneDNN's, on the CPU; use --precision fp32"):
+        open_runtime("paddle", bundle, precision="bf16", onednn=False)
+    if not _has_bf16():
+        with pytest.raises(RequestError, match="no bf16 that oneDNN can use; use --precision fp32"):
+            open_runtime("paddle", bundle, precision="bf16")
+        return
+    with quiet():
+        found = verify_bundle(bundle.path, against="onnx", samples=5, runtimes=["paddle:bf16"])
+    assert found.passed
+    assert 1e-4 < found.results[0].forced.max_rel < 0.1
+
+
+@pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
+def test_paddles_bf16_counts_tokens_beyond_256(tmp_path):
+    """Odd numbers above 256 are not bf16 numbers: labels in bf16 would merge what must not merge."""
+    bundle = small.export_small(
+        "small_vit", tmp_path / "out", r=24, image_size=160, outputs=("logits", "sources")
+    )
+    assert bundle.manifest.tome.tokens[0] == 401
+    with quiet():
+        found = verify_bundle(bundle.path, against="onnx", samples=3, runtimes=["paddle:bf16"])
+        assert found.passed and all(block.faults == 0 for block in found.results[0].blocks)
+        # The graph as it is shipped, too: every group that it names is one of the last tokens, none is empty.
+        with open_runtime("paddle", bundle, precision="bf16") as runtime:
+            sources = runtime.run(make_sample("photo:0", bundle.manifest.preprocess)[None])["sources"]
+    np.testing.assert_array_equal(np.unique(sources), np.arange(bundle.manifest.tome.tokens[-1]))
+
+
+@pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
+def test_paddles_bf16_is_refused_where_it_cannot_count_the_tokens(small_bundles):
+    """Without a class token, whose presence the number of tokens tells."""
+    manifest = small_bundles["small_vit", "r8"].manifest
+    for patches, special, fits in ((16, 0, True), (18, 1, True), (18, 0, False)):
+        tokens = patches**2 + special
+        tome = manifest.tome
+        counts = tuple(tokens - sum(tome.r[:block]) for block in range(manifest.model.depth + 1))
+        other = dataclasses.replace(
+            manifest,
+            model=dataclasses.replace(manifest.model, image_size=8 * patches),
+            tome=dataclasses.replace(tome, tokens=counts),
+        )
+        if fits:
+            check_made("paddle", "bf16", other)
+        else:
+            with pytest.raises(RequestError, match="merges among 324; use --precision fp32"):
+                check_made("paddle", "bf16", other)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, RequestError
 from tome_export.manifest import Artifact, TensorInfo
-from tome_export.runtimes import RUNTIMES, Runtime, artifact_of, check_name, open_runtime, probe
+from tome_export.runtimes import RUNTIMES, Runtime, artifact_of, check_made, check_name, open_runtime, probe
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,15 @@ def line_up(
         for precision in dict.fromkeys(precisions):
             try:
                 artifact_of(name, model.bundle, precision)
+                check_made(name, precision, model.bundle.manifest)
                 own.append(Contender(model, name, precision))
             except BundleError:
                 if runtimes is not None:
                     raise
+            except RequestError as error:
+                if runtimes is not None:
+                    raise
+                notes.append(f"without {name} {precision}: {error}")
     if not own:
         raise RequestError(
             f"nothing here runs {model.name} in {', '.join(precisions)}; tome-export doctor says what can"
@@ -89,8 +94,9 @@ def _rival(own: Contender, baseline: Model, runtimes: Sequence[str]) -> Contende
     for runtime, precision in [*tries, ("onnx", "fp32")]:
         try:
             artifact_of(runtime, baseline.bundle, precision)
+            check_made(runtime, precision, baseline.bundle.manifest)
             return Contender(baseline, runtime, precision)
-        except BundleError:
+        except RequestError:
             continue
     raise RequestError(f"{baseline.name} holds no fp32 model that one of {', '.join(runtimes)} reads")
 

@@ -19,9 +19,10 @@ TITLES = {
     "trace": "trace and save for Paddle Inference",
     "onnx": "convert to ONNX",
     "int8": "quantise the ONNX model",
+    "fp16": "write the ONNX model in float16",
     "lint": "check the targets",
     "parity": "prove that the runtimes agree with it",
-    "accuracy": "compare int8 with fp32",
+    "accuracy": "compare with fp32",
     "accuracy, blocks": "find the blocks that cost most",
     "write": "write the bundle",
 }
@@ -82,7 +83,8 @@ def export_command(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32; or int8, which adds an int8 ONNX model to the others.")
+        str,
+        typer.Option(help="Besides fp32: int8 or fp16 adds an ONNX model, bf16 judges what runtimes make."),
     ] = "fp32",
     calibration: Annotated[
         Path | None,
@@ -94,19 +96,20 @@ def export_command(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="With int8: folder of pictures to judge it on.",
+            help="Below fp32: folder of pictures to judge it on.",
             show_default="those of --calibration, else synthetic",
         ),
     ] = None,
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            help="With int8: share of them on which it must predict what fp32 does.",
+            help="Below fp32: share of them on which it must predict what fp32 does.",
             show_default="0.99; none for random weights",
         ),
     ] = None,
     keep_float: Annotated[
-        str, typer.Option(help="With int8: blocks that stay in float, such as 0,11.", show_default=False)
+        str,
+        typer.Option(help="With int8, fp16: blocks to leave in float, such as 0,11.", show_default=False),
     ] = "",
     seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle at --out.")] = False,

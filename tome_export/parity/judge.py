@@ -90,8 +90,7 @@ def _make_room(reference: Follower) -> None:
 
 def merging_blocks(bundle: Bundle) -> dict[int, Block]:
     """The blocks that merge, by index."""
-    model, tome = bundle.manifest.model, bundle.manifest.tome
-    special = tome.tokens[0] - (model.image_size // model.patch_size) ** 2
+    tome, special = bundle.manifest.tome, bundle.manifest.special_tokens
     return {
         index: Block(tome.tokens[index], r, special > 0, special > 1)
         for index, r in enumerate(tome.r)
@@ -102,9 +101,8 @@ def merging_blocks(bundle: Bundle) -> dict[int, Block]:
 def final_groups(run: Run, manifest: Manifest) -> np.ndarray | None:
     """int32 [tokens], the final group of each input token by the decisions in `run`; None if some are
     invalid."""
-    model, tokens = manifest.model, manifest.tome.tokens[0]
-    special = tokens - (model.image_size // model.patch_size) ** 2
-    labels = block_labels(run, model.depth)
+    tokens, special = manifest.tome.tokens[0], manifest.special_tokens
+    labels = block_labels(run, manifest.model.depth)
     try:
         return sources_after_blocks(labels, tokens, special > 0, special > 1)[-1][0]
     except BundleError:

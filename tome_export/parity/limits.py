@@ -7,12 +7,14 @@ in bf16, and 1/254 of a channel's largest value in int8. Everything else follows
                  row, each a sum of some hundred terms, whose errors partly cancel: in fp32 they grow with the
                  square root of the length, to about 25 u at width 768, and the largest of 100,000 lies 4 to 5
                  deviations out. Less precise formats are summed in fp32 or exactly, so that only the factors
-                 are rounded. Measured: up to 14 u in fp32, up to 4 u in int8.
+                 are rounded. Measured: up to 14 u in fp32, up to 4 u in int8
+                 and bf16, 1 u in fp16 on the CPU, which rounds less often than a GPU.
     gain         4 u. A LayerNorm rounds the factor of each token, so a token may be off as a whole by u or
                  2 u, but the mean over tokens and channels hardly. An epsilon of 1e-5 for 1e-6 scales a
                  token of variance v by 1 - 4.5e-6 / v: it shows below v = 19 in fp32.
     similarity   stage * sqrt(blocks) / 2. Errors of the blocks before add up like their squares; similarities
-                 average over a head's channels. Measured: up to 18 u in fp32, up to 4 u in int8.
+                 average over a head's channels. Measured: up to 18 u in fp32, 4 u in int8,
+                 6 u in bf16, 2 u in fp16.
     logits       stage * sqrt(blocks), of the range. Measured with the same merges: up to 20 u in fp32, up to
                  4 u in int8.
     near_ties    the share of decisions on photographs and noise. The r-th and the next of some hundred

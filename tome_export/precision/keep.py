@@ -27,11 +27,11 @@ def parse_keep(names: Sequence[str | int]) -> tuple[int, ...]:
 
 
 def check_keep(blocks: Sequence[int], depth: int) -> None:
-    """Raises RequestError for a block that the model does not have, or if no block is left to quantise."""
+    """Raises RequestError for a block that the model does not have, or if no block is left to reduce."""
     beyond = [block for block in blocks if block >= depth]
     if beyond:
         raise RequestError(
             f"there is no block {beyond[0]} to keep in float: the model's are 0 to {depth - 1}"
         )
     if len(set(blocks)) == depth:
-        raise RequestError("every block is to be kept in float, which leaves nothing to quantise")
+        raise RequestError("every block is to be kept in float, which leaves nothing to reduce")

@@ -32,13 +32,23 @@ def find_layers(model: ModelProto) -> list[Layer]:
     """
     weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     weights = {name for name in weights if name.endswith(".weight")}
+    places = block_of(model)
+    return [
+        Layer(places[index], node.name, node.input[1], node.output[0])
+        for index, node in enumerate(model.graph.node)
+        if index in places and node.op_type == "MatMul" and node.input[1] in weights
+    ]
+
+
+def block_of(model: ModelProto) -> dict[int, int]:
+    """Position of a node -> its block. The embedding counts as part of the first; what follows the last block
+    is left out."""
     made = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
-    ends = {int(m[1]): made[m[0]] for m in map(_BLOCK_ENDS.fullmatch, made) if m}
-    found = []
-    for index, node in enumerate(model.graph.node):
-        inside = [block for block, end in ends.items() if index < end]
-        if inside and node.op_type == "MatMul" and node.input[1] in weights:
-            found.append(Layer(min(inside), node.name, node.input[1], node.output[0]))
+    ends = sorted((made[m[0]], int(m[1])) for m in map(_BLOCK_ENDS.fullmatch, made) if m)
+    found, begin = {}, 0
+    for end, block in ends:
+        found |= dict.fromkeys(range(begin, end + 1), block)
+        begin = end + 1
     return found
 
 

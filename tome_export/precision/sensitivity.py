@@ -1,4 +1,4 @@
-"""Which blocks cost a quantised model its accuracy: each back in float by itself, then the worst together."""
+"""Which blocks cost a reduced model its accuracy: each back in float by itself, then the worst together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tome_export.manifest import Manifest
+from tome_export.precision.makers import MAKERS
 from tome_export.precision.pictures import Pictures, prepare, spread
 from tome_export.precision.result import PrecisionResult
 from tome_export.runtimes.onnx_runtime import start_session
@@ -44,14 +45,19 @@ def find_sensitivity(
     The error is the root mean square difference of the logits, mean over pictures.
     """
     few = Pictures(spread(pictures.names, _INPUTS), pictures.source)
-    variants = _Variants(full, reduced, result.kept, manifest)
+    variants = _Variants(full, reduced, result, manifest)
     with steps("accuracy, blocks"):
         wanted = variants.logits(few, None)
         base = _error(variants.logits(few, ()), wanted)
     gain = {}
     for block in [each for each in range(manifest.model.depth) if each not in result.kept]:
         with steps(f"  block {block} in float"):
-            gain[block] = 1 - _error(variants.logits(few, (block,)), wanted) / max(base, 1e-30)
+            gain[block] = _saved(_error(variants.logits(few, (block,)), wanted), base)
+    if np.isinf(base) and not any(gain.values()):  # several blocks overflow
+        for block in gain:
+            with steps(f"  only block {block} reduced"):
+                error = _error(variants.logits(few, [each for each in gain if each != block]), wanted)
+                gain[block] = float(np.isinf(error))
     order = tuple(sorted((block for block in gain if gain[block] > 0), key=lambda block: -gain[block]))
     keep: tuple[int, ...] = ()
     agreement = result.figures.top1_agreement
@@ -61,38 +67,42 @@ def find_sensitivity(
         for count in range(1, min(len(order), max(1, manifest.model.depth // 2)) + 1):
             keep = tuple(sorted(order[:count]))
             with steps(f"  blocks {','.join(map(str, keep))} in float"):
-                agreement = float((variants.logits(pictures, keep).argmax(-1) == best).mean())
+                agreement = _agreement(variants.logits(pictures, keep), best)
             if agreement >= result.min_agreement:
                 break
     return Sensitivity(gain, order, keep, agreement, agreement >= result.min_agreement)
 
 
 class _Variants:
-    """The quantised model with some blocks in float again."""
+    """The reduced model with some blocks in float again."""
 
-    def __init__(self, full: Path, reduced: Path, kept: Collection[int], manifest: Manifest) -> None:
-        import onnx
-
-        from tome_export.precision.layers import split_metric
-
-        self._full_file, self._manifest = full, manifest
-        self._full, self._reduced = onnx.load(full), onnx.load(reduced)
-        split_metric(self._full, kept)
+    def __init__(self, full: Path, reduced: Path, result: PrecisionResult, manifest: Manifest) -> None:
+        self._full, self._manifest = full, manifest
+        self._variant = MAKERS[result.precision].variants(full, reduced, result.kept)
 
     def logits(self, pictures: Pictures, blocks: Collection[int] | None) -> np.ndarray:
         """float32 [pictures, classes]; None: of the float model."""
-        from tome_export.precision.layers import back_to_float
-
-        folder = self._full_file.parent
-        if blocks is None:
-            session = start_session(self._full_file, folder)
-        else:
-            model = back_to_float(self._reduced, self._full, blocks)
-            session = start_session(model.SerializeToString(), folder)
+        model = self._full if blocks is None else self._variant(blocks).SerializeToString()
+        session = start_session(model, self._full.parent)
         name = self._manifest.inputs[0].name
         images = prepare(pictures, self._manifest.preprocess)
         return np.concatenate([session.run(["logits"], {name: image})[0] for image in images])
 
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Infinite where something is not finite, as after an overflow of float16."""
+    if not np.isfinite(found).all():
+        return float("inf")
     return float(np.sqrt(((found - wanted).astype(np.float64) ** 2).mean(-1)).mean())
+
+
+def _saved(error: float, base: float) -> float:
+    """The share of `base` that is gone."""
+    if np.isinf(base):
+        return 0.0 if np.isinf(error) else 1.0
+    return 1 - error / max(base, 1e-30)
+
+
+def _agreement(logits: np.ndarray, best: np.ndarray) -> float:
+    """What is not a number agrees with nothing."""
+    return float(((logits.argmax(-1) == best) & np.isfinite(logits).all(-1)).mean())

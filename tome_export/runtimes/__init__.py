@@ -8,14 +8,14 @@ from types import MappingProxyType
 
 from tome_export.bundle import Bundle
 from tome_export.errors import RequestError
-from tome_export.manifest import Artifact
+from tome_export.manifest import Artifact, Manifest
 from tome_export.runtimes.base import Probe, Runtime
 
 
 @dataclass(frozen=True)
 class Engine:
     """module: has `open_bundle` and `probe`. reads: format of the artifact that it runs. makes: precisions
-    that it makes of the fp32 artifact by itself."""
+    that it makes of the fp32 artifact by itself; the module then has `check_made(precision, manifest)`."""
 
     module: str
     reads: str
@@ -24,7 +24,7 @@ class Engine:
 
 RUNTIMES = MappingProxyType(
     {
-        "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle"),
+        "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle", makes=("bf16",)),
         "onnx": Engine("tome_export.runtimes.onnx_runtime", "onnx"),
         "openvino": Engine("tome_export.runtimes.openvino_runtime", "onnx", makes=("bf16",)),
     }
@@ -37,6 +37,7 @@ __all__ = [
     "Probe",
     "Runtime",
     "artifact_of",
+    "check_made",
     "check_name",
     "open_runtime",
     "probe",
@@ -78,6 +79,13 @@ def artifact_of(name: str, bundle: Bundle, precision: str = "fp32") -> Artifact:
     one if the engine makes the precision of it. Raises RequestError, BundleError."""
     engine = RUNTIMES[check_name(name)]
     return bundle.artifact(engine.reads, "fp32" if precision in engine.makes else precision)
+
+
+def check_made(name: str, precision: str, manifest: Manifest) -> None:
+    """Raises RequestError if this runtime's engine cannot make this precision of this model here,
+    MissingExtraError without the engine. Nothing is checked where it does not make it."""
+    if precision in RUNTIMES[check_name(name)].makes:
+        _module(name).check_made(precision, manifest)
 
 
 def check_name(name: str) -> str:

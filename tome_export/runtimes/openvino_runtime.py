@@ -9,6 +9,7 @@ import numpy as np
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.manifest import Manifest
 from tome_export.runtimes import artifact_of
 from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
 
@@ -64,7 +65,7 @@ class OpenVino(Runtime):
         self.version = _version(openvino)
         core = openvino.Core()
         if precision == _BF16:
-            _check_bf16(core, bundle)
+            _check_bf16(core, bundle.manifest)
         # Left to itself, OpenVINO takes bf16 wherever the processor has it.
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == _BF16 else "f32",
@@ -101,12 +102,15 @@ class OpenVino(Runtime):
         self._request = None
 
 
-def _check_bf16(core: Any, bundle: Bundle) -> None:
-    """Raises RequestError."""
+def check_made(precision: str, manifest: Manifest) -> None:
+    """See `tome_export.runtimes.check_made`."""
+    _check_bf16(_openvino().Core(), manifest)
+
+
+def _check_bf16(core: Any, manifest: Manifest) -> None:
     if "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise RequestError("this processor has no bf16; use --precision fp32")
-    tome = bundle.manifest.tome
-    tokens = max((count for count, r in zip(tome.tokens, tome.r, strict=False) if r), default=0)
+    tokens = manifest.tome.most_merged_among
     # It takes the whole graph to bf16, the labels of tokens too.
     if tokens - 1 > _BF16_EXACT:
         raise RequestError(

@@ -1,4 +1,11 @@
-"""Paddle Inference, the `paddle.inference` module of the paddlepaddle package."""
+"""Paddle Inference, the `paddle.inference` module of the paddlepaddle package.
+
+In bf16 oneDNN takes every operator that it knows to bf16 if its inputs are float32: Paddle's list of the
+operators to take has no effect on models in Paddle 3's format. Of a merge that is the metric and the average.
+Similarities are products of bf16 numbers, summed and kept in float32. Labels and sizes are float32: what is
+around them (argsort, one-hot, comparisons) is not oneDNN's, and a lone operator is not converted. Without a
+class token, though, three in a row count the tokens, in bf16.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +17,13 @@ import numpy as np
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.manifest import Manifest
+from tome_export.runtimes import artifact_of
 from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
 
 _GPU_POOL_MB = 256
+_BF16 = "bf16"
+_BF16_EXACT = 256  # whole numbers up to here
 _INSTALL = 'pip install "tome-export[cpu]"'
 
 
@@ -40,7 +51,11 @@ def probe() -> Probe:
 
 
 class PaddleInference(Runtime):
-    """One predictor. On the CPU with oneDNN unless that cannot run the graph, which `notes` then says."""
+    """One predictor. On the CPU with oneDNN unless that cannot run the graph, which `notes` then says.
+
+    precision: "fp32"; "bf16", which runs the fp32 model in bf16 where the processor has that, with oneDNN or
+    not at all; or another that the bundle holds a Paddle model in.
+    """
 
     name = "paddle"
 
@@ -56,7 +71,7 @@ class PaddleInference(Runtime):
         super().__init__(bundle, device)
         kind, index = parse_device(device)
         threads = check_threads(threads)
-        artifact = bundle.artifact("paddle", precision)
+        artifact = artifact_of(self.name, bundle, precision)
         program = bundle.file(artifact, ".json")
         if taps:
             program = bundle.debug_file(artifact, ".json")
@@ -64,6 +79,11 @@ class PaddleInference(Runtime):
         files = [str(program), str(bundle.file(artifact, ".pdiparams"))]
         paddle = _paddle()
         self.version = paddle.__version__
+        bf16 = precision == _BF16
+        if bf16:
+            if kind != "cpu" or not onednn:
+                raise RequestError("Paddle's bf16 is oneDNN's, on the CPU; use --precision fp32")
+            _check_bf16(paddle, bundle.manifest)
 
         if kind == "cuda":
             count = _gpu_count(paddle)
@@ -74,11 +94,11 @@ class PaddleInference(Runtime):
                 )
             configure = _on_gpu(index)
         else:
-            configure = _on_cpu(threads, onednn)
+            configure = _on_cpu(threads, onednn, bf16)
         try:
             self._start(paddle, files, configure)
         except Exception as error:
-            if kind == "cuda" or not onednn:
+            if kind == "cuda" or not onednn or bf16:
                 raise _cannot_load(files, error) from error
             try:
                 self._start(paddle, files, _on_cpu(threads, False))
@@ -110,6 +130,24 @@ class PaddleInference(Runtime):
         self._in = self._out = self._predictor = None
 
 
+def check_made(precision: str, manifest: Manifest) -> None:
+    """See `tome_export.runtimes.check_made`."""
+    _check_bf16(_paddle(), manifest)
+
+
+def _check_bf16(paddle: Any, manifest: Manifest) -> None:
+    """Raises RequestError."""
+    if not paddle.base.core.supports_bfloat16_fast_performance():
+        raise RequestError("this processor has no bf16 that oneDNN can use; use --precision fp32")
+    # Unmerged tokens of models without a class token are numbered in bf16.
+    has_class_token = manifest.special_tokens > 0
+    if (tokens := manifest.tome.most_merged_among) - 1 > _BF16_EXACT and not has_class_token:
+        raise RequestError(
+            f"Paddle's bf16 counts tokens exactly up to {_BF16_EXACT} where there is no class token, and "
+            f"this model merges among {tokens}; use --precision fp32"
+        )
+
+
 def _paddle() -> Any:
     try:
         import paddle
@@ -129,7 +167,7 @@ def _gpu_count(paddle: Any) -> int:
     return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
 
 
-def _on_cpu(threads: int | None, onednn: bool) -> Callable[[Any], None]:
+def _on_cpu(threads: int | None, onednn: bool, bf16: bool = False) -> Callable[[Any], None]:
     def configure(config: Any) -> None:
         config.disable_gpu()
         # Paddle's own default is a single thread.
@@ -138,6 +176,8 @@ def _on_cpu(threads: int | None, onednn: bool) -> Callable[[Any], None]:
             config.enable_mkldnn()
             # Keep the repacked weights of one batch size: by default each new size adds a copy of them all.
             config.set_mkldnn_cache_capacity(1)
+            if bf16:
+                config.enable_mkldnn_bfloat16()
         else:
             config.disable_mkldnn()  # on by default in 3.x
 

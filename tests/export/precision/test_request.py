@@ -1,4 +1,4 @@
-"""What an int8 export may be asked, and what it is calibrated and judged on."""
+"""What an export in reduced precision may be asked, and what it is calibrated and judged on."""
 
 from dataclasses import replace
 
@@ -23,19 +23,30 @@ BOTH = ("fp32", "int8")
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"precisions": ("fp8",)}, "no precision 'fp8'; choose from fp32, int8"),
+        ({"precisions": ("fp8",)}, "no precision 'fp8'; choose from fp32, bf16, fp16, int8"),
         ({"precisions": BOTH, "formats": ("paddle",)}, "add onnx to the formats"),
         (
             {"precisions": BOTH, "keep_float": ("12",)},
             "no block 12 to keep in float: the model's are 0 to 11",
         ),
         ({"precisions": BOTH, "keep_float": ("mlp",)}, "nothing called 'mlp' to keep in float"),
-        ({"precisions": BOTH, "keep_float": range(12)}, "leaves nothing to quantise"),
+        ({"precisions": BOTH, "keep_float": range(12)}, "leaves nothing to reduce"),
         ({"precisions": BOTH, "min_agreement": 99}, "a share from 0 to 1, not 99"),
         ({"precisions": BOTH, "calibration": "nowhere"}, "nowhere: no such folder of pictures"),
         ({"precisions": BOTH, "images": "nowhere"}, "nowhere: no such folder of pictures"),
         ({"calibration": "nowhere"}, "calibration goes with the precision int8"),
-        ({"keep_float": ("0",), "min_agreement": 0.5}, "min_agreement, keep_float goes with"),
+        (
+            {"min_agreement": 0.5},
+            "min_agreement goes with the precision int8 or fp16 or bf16; ask for it too",
+        ),
+        (
+            {"keep_float": ("0",), "precisions": ("fp32", "bf16")},
+            "keep_float goes with the precision int8 or fp16",
+        ),
+        (
+            {"calibration": "nowhere", "precisions": ("fp32", "fp16")},
+            "calibration goes with the precision int8",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_built(asked, said):
@@ -51,7 +62,7 @@ def test_blocks_are_named_by_number_and_what_is_float_anyway_may_be_named():
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setattr(int8, "_NEEDS", ("onnx", "no_such_package"))
     with pytest.raises(MissingExtraError, match=r"no_such_package package: .*tome-export\[int8\]"):
-        int8.check_int8()
+        int8.check()
 
 
 def test_pictures_are_found_below_and_unreadable_ones_are_passed_over(photo_folder):
