@@ -102,18 +102,18 @@ class Preprocess:
 
         Raises ImageError for one too long and thin to resize.
         """
-        if self.resize is None:
-            return (self.crop, self.crop), (0, 0)
         opencv = self.interpolation == _OPENCV
-        short, long = min(width, height), max(width, height)
-        # Both as their origins compute them, in floating point or in integers.
-        long_to = round(long * (self.resize / short)) if opencv else self.resize * long // short
-        if long_to * self.resize > MAX_PIXELS:
+        size = (self.crop, self.crop)
+        if self.resize is not None:
+            short, long = min(width, height), max(width, height)
+            # Both as their origins compute them, in floating point or in integers.
+            long_to = round(long * (self.resize / short)) if opencv else self.resize * long // short
+            size = (self.resize, long_to) if width <= height else (long_to, self.resize)
+        if size[0] * max(size[1], height) > MAX_PIXELS:
             raise ImageError(
                 f"an image of {width} x {height} pixels is too long and thin to "
-                f"resize to a short side of {self.resize}; crop it first"
+                f"resize to {size[0]} x {size[1]}; crop it first"
             )
-        size = (self.resize, long_to) if width <= height else (long_to, self.resize)
         excess = size[0] - self.crop, size[1] - self.crop
         left, top = (each // 2 if opencv else round(each / 2) for each in excess)
         return size, (left, top)
@@ -138,8 +138,11 @@ class Preprocess:
         """Resize to `size`, then crop to `box`."""
         if self.interpolation == _OPENCV:
             return Image.fromarray(resize_bilinear(np.asarray(image), *size, box))
-        if size != image.size:
-            image = image.resize(size, _FILTERS[self.interpolation])
+        # Along rows first, whatever the shape: left to itself, Pillow 13 begins with the columns of some, and
+        # what it rounds in between makes pixels differ by one from what models were trained on.
+        for step in ((size[0], image.height), size):
+            if step != image.size:
+                image = image.resize(step, _FILTERS[self.interpolation])
         return image.crop(box)
 
 
