@@ -25,6 +25,7 @@ OF_BUNDLES = [
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
     "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
     "precision.result", "precision.sensitivity",
+    "triton.config", "triton.pbtxt", "triton.repository", "triton.serving",
     "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
     "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",
     "benching.turns",
@@ -36,6 +37,8 @@ def modules(package):
     """Dotted name -> file, of every module in the package."""
     found = {}
     for path in sorted((ROOT / package).rglob("*.py")):
+        if path.parent.name == "files":  # copied into what is deployed, and run there
+            continue
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     assert found

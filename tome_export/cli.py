@@ -14,6 +14,7 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
+from tome_export.commands.triton import triton
 from tome_export.commands.verify import verify
 from tome_export.commands.visualize import visualize
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "verify": verify,
     "inspect": inspect,
     "lint": lint,
+    "triton": triton,
     "models": models,
     "doctor": doctor,
 }
