@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx")
+ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
@@ -25,6 +25,7 @@ OF_BUNDLES = [
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
     "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
     "precision.result", "precision.sensitivity",
+    "tensorrt.cache", "tensorrt.engine", "tensorrt.gpu",
     "triton.config", "triton.pbtxt", "triton.repository", "triton.serving",
     "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
     "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",

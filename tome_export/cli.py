@@ -7,6 +7,7 @@ import sys
 import typer
 
 from tome_export.commands.bench import bench_command
+from tome_export.commands.build_engine import build_engine
 from tome_export.commands.doctor import doctor
 from tome_export.commands.evaluate import evaluate_command
 from tome_export.commands.export import export_command
@@ -27,6 +28,7 @@ COMMANDS = {
     "inspect": inspect,
     "lint": lint,
     "triton": triton,
+    "build-engine": build_engine,
     "models": models,
     "doctor": doctor,
 }
