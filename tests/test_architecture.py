@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx")
+ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
@@ -25,6 +25,8 @@ OF_BUNDLES = [
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
     "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
     "precision.result", "precision.sensitivity",
+    "tensorrt.cache", "tensorrt.engine", "tensorrt.gpu",
+    "triton.config", "triton.pbtxt", "triton.repository", "triton.serving",
     "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
     "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",
     "benching.turns",
@@ -36,6 +38,8 @@ def modules(package):
     """Dotted name -> file, of every module in the package."""
     found = {}
     for path in sorted((ROOT / package).rglob("*.py")):
+        if path.parent.name == "files":  # copied into what is deployed, and run there
+            continue
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     assert found

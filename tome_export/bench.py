@@ -57,10 +57,10 @@ def bench(
     steps = steps or Steps()
     check(batches, device, threads, rounds, seconds)
     model = model_of(Bundle.open(folder))
-    contenders, notes = line_up(model, None, runtimes, precisions)  # refuses before a twin takes long
+    contenders, notes = line_up(model, None, runtimes, precisions, device)  # refuses before a twin takes long
     if against is not None:
         baseline = _baseline(against, model, steps, make_twin)
-        contenders, notes = line_up(model, baseline, runtimes, precisions)
+        contenders, notes = line_up(model, baseline, runtimes, precisions, device)
     most = rounds or (ROUNDS if seconds is None else MOST_ROUNDS)
     return measure(model, contenders, notes, batches, device, threads, most, seconds, memory, steps)
 

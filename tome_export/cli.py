@@ -7,6 +7,7 @@ import sys
 import typer
 
 from tome_export.commands.bench import bench_command
+from tome_export.commands.build_engine import build_engine
 from tome_export.commands.doctor import doctor
 from tome_export.commands.evaluate import evaluate_command
 from tome_export.commands.export import export_command
@@ -14,6 +15,7 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
+from tome_export.commands.triton import triton
 from tome_export.commands.tune import tune_command
 from tome_export.commands.verify import verify
 from tome_export.commands.visualize import visualize
@@ -27,6 +29,8 @@ COMMANDS = {
     "verify": verify,
     "inspect": inspect,
     "lint": lint,
+    "triton": triton,
+    "build-engine": build_engine,
     "models": models,
     "doctor": doctor,
 }

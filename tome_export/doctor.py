@@ -35,6 +35,7 @@ _PACKAGES = (
     ("onnx", ("onnx",), "cpu", "export to ONNX"),
     ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "onnx", "ONNX Runtime"),
     ("openvino", ("openvino",), "openvino", "OpenVINO"),
+    ("tensorrt", ("tensorrt-cu12-bindings", "tensorrt-cu13-bindings"), "tensorrt", "TensorRT, on GPUs"),
 )
 
 

@@ -31,6 +31,10 @@ class WorkerError(TomeError):
     """A process that prepares pictures ended before its work was done."""
 
 
+class GpuError(TomeError):
+    """CUDA or TensorRT failed at something."""
+
+
 class EvaluationError(TomeError):
     """An evaluation that could not measure anything."""
 

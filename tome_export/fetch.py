@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from tome_core.checkpoints.limits import Refused
 from tome_core.checkpoints.zips import Zip
 from tome_export import hub
+from tome_export.caches import cache_folder
 from tome_export.download import check_hash, check_url, download, hash_file, public
 from tome_export.errors import RequestError
 from tome_export.steps import Steps
@@ -76,17 +76,6 @@ def fetch(
     if sha256 is not None and fetched.path.is_file():  # a file that is not there is for the reader to refuse
         check_hash(str(weights), hash_file(fetched.path), sha256)
     return fetched
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $TOME_EXPORT_CACHE, else the platform's place for caches."""
-    if asked := os.environ.get("TOME_EXPORT_CACHE"):
-        return Path(asked).expanduser()
-    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / "tome-export" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tome-export"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tome-export"
 
 
 def _scheme(weights: str | Path) -> str:

@@ -7,10 +7,12 @@ program all feed a model the pixels it was trained on. Presets are the recipes o
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -169,14 +171,22 @@ def load_image(path: str | Path) -> Image.Image:
     the training pipelines. Raises ImageError, one line, for anything that cannot be read.
     """
     try:
-        return _decode(Path(path))
+        return decode_image(Path(path))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+
+
+def decode_image(source: Path | BinaryIO) -> Image.Image:
+    """As `load_image`, also from an open file such as `io.BytesIO`. Raises ImageError that names no file."""
+    try:
+        return _decode(source)
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image in a known format ({', '.join(_readable())})") from None
+        raise ImageError(f"not an image in a known format ({', '.join(_readable())})") from None
+    except ImageError:
+        raise
     except Exception as error:  # a damaged file can make a decoder raise nearly anything
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
-        raise ImageError(f"{path}: cannot be read as an image ({reason})") from None
+        raise ImageError(f"cannot be read as an image ({reason})") from None
 
 
 def load_inputs(path: str | Path, recipes: Sequence[Preprocess]) -> list[np.ndarray]:
@@ -191,15 +201,20 @@ def load_inputs(path: str | Path, recipes: Sequence[Preprocess]) -> list[np.ndar
         raise ImageError(f"{path}: {error}") from None
 
 
-def _decode(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise ImageError("is not a file" if path.exists() else "no such file")
-    if path.stat().st_size == 0:
+def _decode(source: Path | BinaryIO) -> Image.Image:
+    if isinstance(source, Path):
+        if not source.is_file():
+            raise ImageError("is not a file" if source.exists() else "no such file")
+        empty = source.stat().st_size == 0
+    else:
+        empty = source.seek(0, os.SEEK_END) == 0
+        source.seek(0)
+    if empty:
         raise ImageError("is empty")
     with warnings.catch_warnings():
         # Pillow warns from half its limit on (the limit itself still raises) and of odd metadata.
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=_readable()) as image:
+        with Image.open(source, formats=_readable()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width} x {image.height} pixels is more than is safe to read")
             image.load()

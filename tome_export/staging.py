@@ -26,6 +26,22 @@ PARTIAL, REPLACED = "partial", "replaced"
 _YOUNG_SECONDS = 60
 
 
+@contextlib.contextmanager
+def partial_folder(out: Path) -> Iterator[Path]:
+    """A new hidden sibling of `out` to write in; locked, and removed at the end unless `swap_in` moved it.
+    Missing parents of `out` are created, and what killed processes left is cleared. Raises OSError."""
+    with terminate_as_exit():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        clear_stale(out)
+        folder = sibling(out, PARTIAL)
+        folder.mkdir()
+        try:
+            with locked(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def swap_in(folder: Path, out: Path) -> None:
     """Rename `folder` to `out`. A folder already there is set aside first, and put back if that fails; it is
     removed only once the new one is in its place. Raises OSError."""

@@ -358,7 +358,7 @@ BAD = {
     "predict-no-photo": (["predict", "bundle", "nophoto.jpg"], "nophoto.jpg: no such file"),
     "predict-broken-photo": (["predict", "bundle", "broken.jpg"], "broken.jpg: "),
     "predict-not-a-photo": (["predict", "bundle", "file"], "file: not an image"),
-    "predict-runtime": (["predict", "bundle", "photo.jpg", "--runtime", "tensorrt"], "no runtime 'tensorrt'"),
+    "predict-runtime": (["predict", "bundle", "photo.jpg", "--runtime", "tvm"], "no runtime 'tvm'"),
     "predict-top": (["predict", "bundle", "photo.jpg", "--top", "0"], "'--top'"),
     "verify-changed": (["verify", "changed"], "inference.onnx changed"),
     "verify-file": (["verify", "file"], "file: is a file"),

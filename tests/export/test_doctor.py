@@ -38,11 +38,11 @@ for check in diagnose():
     )
     assert lines["package", "numpy"][0] == "True"
     extras = {"paddle": "cpu", "paddle2onnx": "cpu", "onnx": "cpu", "onnxruntime": "onnx"}
-    for name, extra in (extras | {"openvino": "openvino"}).items():
+    for name, extra in (extras | {"openvino": "openvino", "tensorrt": "tensorrt"}).items():
         ok, value, advice = lines["package", name]
         assert (ok, value) == ("False", "not installed")
         assert advice.endswith(f'pip install "tome-export[{extra}]"')
-    for name in ("paddle", "onnx", "openvino"):
+    for name in ("paddle", "onnx", "openvino", "tensorrt", "onnx-tensorrt"):
         ok, value, advice = lines["runtime", name]
         assert (ok, value) == ("False", "not usable") and "pip install" in advice
     assert not any(group == "gpu" for group, _ in lines)

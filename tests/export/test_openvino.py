@@ -102,7 +102,7 @@ def test_what_is_judged(small_bundles):
     asked = ["openvino:bf16", "openvino", "onnx:fp32", "onnx"]
     assert pairs_of(bundle, asked) == (("openvino", "bf16"), ("openvino", "fp32"), ("onnx", "fp32"))
     for wrong, told in {
-        "tensorrt": "no runtime 'tensorrt'",
+        "tvm": "no runtime 'tvm'",
         "onnx:fp16": "holds no onnx model in fp16",
     }.items():
         with pytest.raises(RequestError, match=told):

@@ -323,7 +323,7 @@ BAD = {
     "no-folder": (["infer", NAMES[0], "--out", "none/merged.png"], "there is no folder none"),
     "out-is-a-photo": (["infer", NAMES[0], "--out", f"./{NAMES[0]}"], "is one of the photos"),
     "unwritable": (["infer", NAMES[0], "--out", "/proc/merged.png"], "/proc/merged.png"),
-    "runtime": (["infer", NAMES[0], "--runtime", "tensorrt"], "'tensorrt'"),
+    "runtime": (["infer", NAMES[0], "--runtime", "tvm"], "'tvm'"),
     "precision": (["infer", NAMES[0], "--precision", "fp8"], "fp8"),
     "size": (["infer", NAMES[0], "--size", "0"], "'--size'"),
     "too-large": (["infer", NAMES[0], "--size", "50000"], "--size"),

@@ -10,6 +10,7 @@ from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, RequestError
 from tome_export.manifest import Artifact, TensorInfo
 from tome_export.runtimes import RUNTIMES, Runtime, artifact_of, check_made, check_name, open_runtime, probe
+from tome_export.runtimes.base import parse_device
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,25 @@ class Contender:
 
 
 def line_up(
-    model: Model, baseline: Model | None, runtimes: Sequence[str] | None, precisions: Sequence[str]
+    model: Model,
+    baseline: Model | None,
+    runtimes: Sequence[str] | None,
+    precisions: Sequence[str],
+    device: str = "cpu",
 ) -> tuple[list[Contender], list[str]]:
     """Who takes part, baselines last, and what is said about who does not.
 
     baseline: each contender is compared with it on its own runtime and at its own precision, where it has
     those; else in fp32, and where its runtime cannot read it, on the first that can. None: all are compared
-    with the first. runtimes: None for all that are installed and can read the bundle; a named one must.
+    with the first. runtimes: None for all that are installed, run on `device` and can read
+    the bundle; a named one must.
 
     Raises RequestError, BundleError, MissingExtraError.
     """
     own, notes = [], []
-    for name in dict.fromkeys(runtimes if runtimes is not None else RUNTIMES):
+    kind, _ = parse_device(device)
+    here = [name for name, engine in RUNTIMES.items() if kind in engine.devices]
+    for name in dict.fromkeys(runtimes if runtimes is not None else here):
         check_name(name)
         if runtimes is None and not (found := probe(name)).usable:
             notes.append(f"without {name}: {found.detail}")

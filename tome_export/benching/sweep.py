@@ -38,7 +38,7 @@ def bench_sweep(
     check(batches, device, threads, rounds, seconds)
     asked = parse(sweep)
     model = model_of(Bundle.open(folder))
-    first, notes = line_up(model, None, runtimes, precisions)
+    first, notes = line_up(model, None, runtimes, precisions, device)
     if len(precisions) > 1 or (runtimes is not None and len(runtimes) > 1):
         raise RequestError("a sweep takes one runtime and one precision")
     contenders = [

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tome_core.schedule import RSpec
 from tome_export.bundle import Bundle
+from tome_export.caches import cache_folder
 from tome_export.errors import BundleError
-from tome_export.fetch import cache_folder
 from tome_export.manifest import Versions
 from tome_export.parity.rebuild import request_of
 from tome_export.request import ExportRequest

@@ -25,7 +25,10 @@ def evaluate_command(
         Path | None, typer.Option(metavar="DIR2", help="A second bundle, on the same pictures.")
     ] = None,
     runtime: Annotated[
-        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+        str,
+        typer.Option(
+            help="paddle, onnx, openvino, tensorrt or onnx-tensorrt.", show_default="the first there is"
+        ),
     ] = "",
     precision: Annotated[str, typer.Option(help="Of the model in the bundle.")] = "fp32",
     compare_runtime: Annotated[str, typer.Option(help="Of DIR2.", show_default="as --runtime")] = "",

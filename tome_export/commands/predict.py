@@ -14,7 +14,10 @@ def predict(
     folder: Folder,
     photo: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     runtime: Annotated[
-        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+        str,
+        typer.Option(
+            help="paddle, onnx, openvino, tensorrt or onnx-tensorrt.", show_default="the first there is"
+        ),
     ] = "",
     top: Annotated[int, typer.Option(min=1, help="Classes to show.")] = 5,
     precision: Annotated[str, typer.Option(help="Of the model to run.")] = "fp32",

@@ -43,6 +43,7 @@ def verify(
             show_default="the formats in the bundle",
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Of what is judged: cpu, cuda or cuda:N.")] = "cpu",
     html: Annotated[Path | None, typer.Option(help="Write a report of one page.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print for a program to read.")] = False,
     debug: Debug = False,
@@ -67,6 +68,7 @@ def verify(
             samples=samples,
             batch_sizes=_batch_sizes(batch),
             runtimes=None if runtimes is None else runtimes.split(","),
+            device=device,
             steps=steps,
             rebuild=_rebuild,
         )

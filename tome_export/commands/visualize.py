@@ -17,7 +17,10 @@ def visualize(
         "merged.png"
     ),
     runtime: Annotated[
-        str, typer.Option(help="paddle, onnx or openvino.", show_default="the first there is")
+        str,
+        typer.Option(
+            help="paddle, onnx, openvino, tensorrt or onnx-tensorrt.", show_default="the first there is"
+        ),
     ] = "",
     precision: Annotated[str, typer.Option(help="Of the model to run.")] = "fp32",
     blocks: Annotated[

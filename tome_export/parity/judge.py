@@ -39,6 +39,7 @@ def judge(
     *,
     precision: str = "fp32",
     batch_sizes: Sequence[int] = (1, 3),
+    device: str = "cpu",
     threads: int | None = None,
     follower: Follower | None = None,
     watch: Callable[[str, Run], None] = lambda name, run: None,
@@ -53,7 +54,7 @@ def judge(
     runtime or artifact that cannot be opened; what is wrong with its answers is in the result's findings.
     """
     judgement = Judgement(bundle, inputs, precision, batch_sizes)
-    options = {"precision": precision, "threads": threads}
+    options = {"precision": precision, "device": device, "threads": threads}
 
     def look(input: str, run: Run) -> None:
         watch(input, run)

@@ -80,6 +80,7 @@ def verify_bundle(
     samples: int = _SAMPLES,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     runtimes: Sequence[str] | None = None,
+    device: str = "cpu",
     steps: Steps | None = None,
     rebuild: Callable[[Manifest, str | None], Follower] | None = None,
 ) -> Verification:
@@ -88,8 +89,8 @@ def verify_bundle(
     against: "dygraph" builds the Python model again, from its seed or from `weights`, the file that the
     bundle was made of; "paddle" or "onnx" takes that artifact's word. None: dygraph where it can be built,
     else onnx. images: a folder of pictures to use instead of `samples` synthetic inputs. batch_sizes: 1 is
-    always among them. runtimes: what to judge, see `pairs_of`. rebuild: `tome_export.parity.rebuild.rebuild`,
-    where there may be a Python model.
+    always among them. runtimes: what to judge, see `pairs_of`. device: of what is judged. rebuild:
+    `tome_export.parity.rebuild.rebuild`, where there may be a Python model.
 
     Raises RequestError, BundleError for changed files, and what opening a runtime raises; what is wrong with
     the artifacts is in what it returns.
@@ -115,6 +116,7 @@ def verify_bundle(
             followers=followers,
             pairs=pairs,
             batch_sizes=batch_sizes,
+            device=device,
             steps=steps,
         )
     finally:
@@ -130,6 +132,7 @@ def judge_all(
     followers: dict[str, Follower] | None = None,
     pairs: Sequence[Pair] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    device: str = "cpu",
     steps: Steps | None = None,
 ) -> Verification:
     """Every artifact (or these runtimes) on these inputs, one after the other; see `judge` for the rest.
@@ -156,6 +159,7 @@ def judge_all(
                     reference,
                     precision=precision,
                     batch_sizes=batch_sizes,
+                    device=device,
                     follower=(followers or {}).get(title),
                     watch=watch,
                 )

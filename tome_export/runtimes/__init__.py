@@ -15,18 +15,24 @@ from tome_export.runtimes.base import Probe, Runtime
 @dataclass(frozen=True)
 class Engine:
     """module: has `open_bundle` and `probe`. reads: format of the artifact that it runs. makes: precisions
-    that it makes of the fp32 artifact by itself; the module then has `check_made(precision, manifest)`."""
+    that it makes of the fp32 artifact by itself; the module then has `check_made(precision, manifest)`.
+    devices: the kinds that it runs on."""
 
     module: str
     reads: str
     makes: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 RUNTIMES = MappingProxyType(
     {
         "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle", makes=("bf16",)),
         "onnx": Engine("tome_export.runtimes.onnx_runtime", "onnx"),
-        "openvino": Engine("tome_export.runtimes.openvino_runtime", "onnx", makes=("bf16",)),
+        "openvino": Engine(
+            "tome_export.runtimes.openvino_runtime", "onnx", makes=("bf16",), devices=("cpu",)
+        ),
+        "tensorrt": Engine("tome_export.runtimes.tensorrt_runtime", "onnx", devices=("cuda",)),
+        "onnx-tensorrt": Engine("tome_export.runtimes.onnx_tensorrt", "onnx", devices=("cuda",)),
     }
 )
 """Runtimes by name. The first that reads a format is the one that bears its name."""
@@ -56,7 +62,7 @@ def open_runtime(
 ) -> Runtime:
     """Open a bundle's model on a runtime.
 
-    name: "paddle", "onnx" or "openvino". precision: see `artifact_of`. device: "cpu", "cuda" or "cuda:N".
+    name: one of RUNTIMES. precision: see `artifact_of`. device: "cpu", "cuda" or "cuda:N".
     threads: CPU threads inside an operator, None for all. onednn: Paddle on the CPU only; False is for
     comparisons, and several times slower. taps: run the variant of the graph that also returns, after the
     outputs, the tensors inside it that `bundle.taps` names, as far as it has them; slower, for finding out

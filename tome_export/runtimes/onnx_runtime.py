@@ -16,6 +16,7 @@ _ERRORS_ONLY = 3  # of ONNX Runtime's log severities
 # Where a CPU has no VNNI, its fast product of uint8 and int8 saturates; elsewhere this changes nothing.
 _EXACT_INT8 = "session.x64quantprecision"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _INSTALL = 'pip install "tome-export[onnx]"'
 
 
@@ -35,7 +36,7 @@ def open_bundle(
 def probe() -> Probe:
     """Import ONNX Runtime and say what it can do here."""
     try:
-        onnxruntime = _onnxruntime()
+        onnxruntime = load_onnxruntime()
     except MissingExtraError as error:
         return Probe("onnx", False, None, str(error))
     providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
@@ -50,18 +51,24 @@ class OnnxRuntime(Runtime):
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None, taps: bool = False):
         super().__init__(bundle, device)
         path = bundle.file(bundle.artifact("onnx", precision), ".onnx")
-        self.version = _onnxruntime().__version__
+        onnxruntime = load_onnxruntime()
+        self.version = onnxruntime.__version__
         model: Path | bytes = path
         if taps:
             from tome_export.onnx_taps import with_taps
 
             model = with_taps(path, bundle.taps)
-        self._session = start_session(model, path.parent, device, threads)
+        first = self._provider(onnxruntime, device)
+        self._session = start_session(model, path.parent, device, threads, first=first)
         self._input_name = self._session.get_inputs()[0].name
         self._output_names = [output.name for output in self._session.get_outputs()]
         if taps:
             self._outputs += tuple(self._output_names[len(self._outputs) :])
         self._check_outputs(len(self._output_names))
+
+    def _provider(self, onnxruntime: Any, device: str) -> tuple[str, dict[str, str]] | None:
+        """What comes before CUDA, with its options."""
+        return None
 
     def _run(self, image: np.ndarray) -> list[np.ndarray]:
         return self._session.run(self._output_names, {self._input_name: image})
@@ -76,16 +83,17 @@ def start_session(
     device: str = "cpu",
     threads: int | None = None,
     configure: Callable[[Any], None] = lambda options: None,
+    first: tuple[str, dict[str, str]] | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` of a file, or of a serialised model whose weights are in `folder`.
 
-    configure: may change the session's options.
+    configure: may change the session's options. first: a provider that comes before CUDA on the GPU.
 
     Raises RequestError, MissingExtraError, BundleError.
     """
     kind, index = parse_device(device)
     threads = check_threads(threads)
-    onnxruntime = _onnxruntime()
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     options.inter_op_num_threads = 1
@@ -93,13 +101,16 @@ def start_session(
     configure(options)
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind == "cuda":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        if CUDA not in onnxruntime.get_available_providers():
             raise RequestError(
                 f"this ONNX Runtime has no CUDA, so there is no {device}; use --device cpu, or pip uninstall "
                 'onnxruntime and pip install "tome-export[onnx-gpu]"'
             )
-        # The CPU stays second for operators that only it has, such as shape arithmetic.
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": index}))
+        # The CPU stays last for operators that only it has, such as shape arithmetic. Without TF32, which has
+        # the precision of fp16.
+        providers.insert(0, (CUDA, {"device_id": str(index), "use_tf32": "0"}))
+        if first is not None:
+            providers.insert(0, (first[0], {"device_id": str(index)} | first[1]))
     options.add_session_config_entry(_EXACT_INT8, "1")
     if isinstance(model, bytes):
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
@@ -111,15 +122,18 @@ def start_session(
         raise BundleError(
             f"ONNX Runtime cannot load {name} ({first_line(error)}); export the bundle again"
         ) from error
-    if kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+    wanted = CUDA if first is None else first[0]
+    if kind == "cuda" and wanted not in session.get_providers():
+        libraries = "CUDA or cuDNN" if first is None else "TensorRT"
         raise RequestError(
-            f"ONNX Runtime could not start {device} (its CUDA or cuDNN libraries are "
+            f"ONNX Runtime could not start {device} (its {libraries} libraries are "
             "missing or of another version); use --device cpu"
         )
     return session
 
 
-def _onnxruntime() -> Any:
+def load_onnxruntime() -> Any:
+    """The onnxruntime package. Raises MissingExtraError."""
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

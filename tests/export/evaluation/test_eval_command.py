@@ -198,7 +198,7 @@ BAD = {
     "no-folder": (["eval", "r8", "--data", "nowhere"], "nowhere: no such folder"),
     "no-list": (["eval", "r8", "--data", "val", "--labels", "none"], "none: cannot be read as a list"),
     "classes": (["eval", "r8", "--data", "strangers"], "'x' is not a class number from 0 to 10"),
-    "runtime": (["eval", "r8", "--data", "val", "--runtime", "tensorrt"], "no runtime 'tensorrt'"),
+    "runtime": (["eval", "r8", "--data", "val", "--runtime", "tvm"], "no runtime 'tvm'"),
     "precision": (["eval", "r8", "--data", "val", "--precision", "int8"], "no paddle model in int8"),
     "device": (["eval", "r8", "--data", "val", "--device", "tpu"], "no device 'tpu'"),
     "threads": (["eval", "r8", "--data", "val", "--threads", "0"], "threads should be at least 1"),
