@@ -2,10 +2,10 @@
 
     python -m benchmarks.tables [--only vit_b16:onnx,export] [--json tables.json] [--keep DIR]
 
-A measurement is MODEL:RUNTIME:PRECISION, r against r = 0 in turns (`tome_export.bench`), or export:MODEL. `--list`
-names them all; `--only` takes their beginnings. Each is added to the JSON file as soon as it is there, in place of
-an older one of its name, and the Markdown that is printed is made of all that the file holds. `--keep DIR` keeps
-the bundles there and takes those that lie there as they are.
+A measurement is MODEL:RUNTIME:PRECISION, r against r = 0 in turns (`tome_export.bench`), or export:MODEL.
+`--list` names them all; `--only` takes their beginnings. Each is added to the JSON file as soon as it is there,
+in place of an older one of its name, and the Markdown that is printed is made of all that the file holds.
+`--keep DIR` keeps the bundles there and takes those that lie there as they are.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def measure_export(model: str) -> dict:
 
 
 def export(options: list[str], out: Path) -> dict:
-    """seconds: from start to end of the process. memory: bytes resident at most, in it or in a child of it."""
+    """seconds: from start to end of the process. memory: bytes resident at most, in it or a child."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", _EXPORT, *options, "--out", out],
