@@ -23,7 +23,8 @@ OF_BUNDLES = [
     "evaluate", "evaluation.classes", "evaluation.dataset", "evaluation.follow", "evaluation.interrupt",
     "evaluation.metrics", "evaluation.outcomes", "evaluation.pool", "evaluation.progress",
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
-    "evaluation.worker", "precision.gate", "precision.keep", "precision.layers", "precision.pictures",
+    "evaluation.worker", "precision.fp16", "precision.gate", "precision.half", "precision.int8",
+    "precision.keep", "precision.layers", "precision.made", "precision.makers", "precision.pictures",
     "precision.result", "precision.sensitivity",
     "tensorrt.cache", "tensorrt.engine", "tensorrt.gpu",
     "triton.config", "triton.pbtxt", "triton.repository", "triton.serving",
@@ -54,7 +55,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in (
         *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
-        *("parity.dygraph", "parity.rebuild", "precision.layers", "benching.twin"),
+        *("parity.dygraph", "parity.rebuild", "precision.half", "precision.layers", "benching.twin"),
     )
 }
 LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]
