@@ -54,7 +54,7 @@ HEAVY = {
     f"tome_export.{name}"
     for name in (
         *("describe", "onnx_graph", "onnx_shell", "onnx_taps", "onnx_weights", "source", "trace"),
-        *("parity.dygraph", "parity.rebuild", "precision.layers", "benching.twin"),
+        *("parity.dygraph", "parity.rebuild", "precision.half", "precision.layers", "benching.twin"),
     )
 }
 LIGHT = ["tome_core", *sorted(MODEL_FREE), *(name for name in EXPORT if name not in HEAVY)]
