@@ -58,8 +58,8 @@ def line_up(
 
     baseline: each contender is compared with it on its own runtime and at its own precision, where it has
     those; else in fp32, and where its runtime cannot read it, on the first that can. None: all are compared
-    with the first. runtimes: None for all that are installed, run on `device` and can read
-    the bundle; a named one must.
+    with the first. runtimes: None for all that are installed, run on `device` and can read the bundle; a
+    named one must.
 
     Raises RequestError, BundleError, MissingExtraError.
     """

@@ -183,8 +183,9 @@ def pairs_of(bundle: Bundle, runtimes: Sequence[str] | None = None) -> tuple[Pai
         return tuple((artifact.format, artifact.precision) for artifact in artifacts)
     pairs = []
     for name, colon, precision in (asked.partition(":") for asked in runtimes):
-        reads = RUNTIMES[check_name(name)].reads
-        there = [artifact.precision for artifact in artifacts if artifact.format == reads]
+        engine = RUNTIMES[check_name(name)]
+        there = [artifact.precision for artifact in artifacts if artifact.format == engine.reads]
+        there = [each for each in there if each not in engine.cannot]
         for each in [precision] if colon else there or ["fp32"]:
             artifact_of(name, bundle, each)
             limits(each, bundle.manifest.model.depth)

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 
 from tome_export.bundle import Bundle
-from tome_export.errors import RequestError
+from tome_export.errors import BundleError, RequestError
 from tome_export.manifest import Artifact, Manifest
 from tome_export.runtimes.base import Probe, Runtime
 
@@ -16,23 +16,28 @@ from tome_export.runtimes.base import Probe, Runtime
 class Engine:
     """module: has `open_bundle` and `probe`. reads: format of the artifact that it runs. makes: precisions
     that it makes of the fp32 artifact by itself; the module then has `check_made(precision, manifest)`.
-    devices: the kinds that it runs on."""
+    devices: the kinds that it runs on. cannot: precisions of artifacts that it does not run."""
 
     module: str
     reads: str
     makes: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu", "cuda")
+    cannot: tuple[str, ...] = ()
 
 
 RUNTIMES = MappingProxyType(
     {
-        "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle", makes=("bf16",)),
+        "paddle": Engine("tome_export.runtimes.paddle_inference", "paddle", makes=("bf16", "fp16")),
         "onnx": Engine("tome_export.runtimes.onnx_runtime", "onnx"),
         "openvino": Engine(
             "tome_export.runtimes.openvino_runtime", "onnx", makes=("bf16",), devices=("cpu",)
         ),
-        "tensorrt": Engine("tome_export.runtimes.tensorrt_runtime", "onnx", devices=("cuda",)),
-        "onnx-tensorrt": Engine("tome_export.runtimes.onnx_tensorrt", "onnx", devices=("cuda",)),
+        "tensorrt": Engine(
+            "tome_export.runtimes.tensorrt_runtime", "onnx", devices=("cuda",), cannot=("int8",)
+        ),
+        "onnx-tensorrt": Engine(
+            "tome_export.runtimes.onnx_tensorrt", "onnx", devices=("cuda",), cannot=("int8",)
+        ),
     }
 )
 """Runtimes by name. The first that reads a format is the one that bears its name."""
@@ -84,6 +89,8 @@ def artifact_of(name: str, bundle: Bundle, precision: str = "fp32") -> Artifact:
     """The artifact that this runtime runs at this precision: the bundle's own of that precision, or the fp32
     one if the engine makes the precision of it. Raises RequestError, BundleError."""
     engine = RUNTIMES[check_name(name)]
+    if precision in engine.cannot:
+        raise BundleError(f"{name} cannot run the bundle's {precision} model, which is made for CPUs")
     return bundle.artifact(engine.reads, "fp32" if precision in engine.makes else precision)
 
 

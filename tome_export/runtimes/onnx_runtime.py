@@ -10,6 +10,7 @@ import numpy as np
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.runtimes import artifact_of
 from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
 
 _ERRORS_ONLY = 3  # of ONNX Runtime's log severities
@@ -50,7 +51,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None, taps: bool = False):
         super().__init__(bundle, device)
-        path = bundle.file(bundle.artifact("onnx", precision), ".onnx")
+        path = bundle.file(artifact_of(self.name, bundle, precision), ".onnx")
         onnxruntime = load_onnxruntime()
         self.version = onnxruntime.__version__
         model: Path | bytes = path

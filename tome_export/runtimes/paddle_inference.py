@@ -5,6 +5,9 @@ operators to take has no effect on models in Paddle 3's format. Of a merge that 
 Similarities are products of bf16 numbers, summed and kept in float32. Labels and sizes are float32: what is
 around them (argsort, one-hot, comparisons) is not oneDNN's, and a lone operator is not converted. Without a
 class token, though, three in a row count the tokens, in bf16.
+
+In fp16, on GPUs, its mixed-precision pass takes every operator that has a kernel for it, similarities and
+their order too; for models in Paddle 3's format it reads no list either. Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from tome_export.runtimes import artifact_of
 from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
 
 _GPU_POOL_MB = 256
-_BF16 = "bf16"
-_BF16_EXACT = 256  # whole numbers up to here
+_BF16, _FP16 = "bf16", "fp16"
+_BF16_EXACT, _FP16_EXACT = 256, 2048  # whole numbers up to here
 _INSTALL = 'pip install "tome-export[cpu]"'
 
 
@@ -54,7 +57,7 @@ class PaddleInference(Runtime):
     """One predictor. On the CPU with oneDNN unless that cannot run the graph, which `notes` then says.
 
     precision: "fp32"; "bf16", which runs the fp32 model in bf16 where the processor has that, with oneDNN or
-    not at all; or another that the bundle holds a Paddle model in.
+    not at all; "fp16", which does so on a GPU; or another that the bundle holds a Paddle model in.
     """
 
     name = "paddle"
@@ -84,6 +87,9 @@ class PaddleInference(Runtime):
             if kind != "cpu" or not onednn:
                 raise RequestError("Paddle's bf16 is oneDNN's, on the CPU; use --precision fp32")
             _check_bf16(paddle, bundle.manifest)
+        half = precision == _FP16
+        if half and kind != "cuda":
+            raise RequestError("Paddle makes fp16 on GPUs only; use --device cuda, or --precision fp32")
 
         if kind == "cuda":
             count = _gpu_count(paddle)
@@ -92,7 +98,9 @@ class PaddleInference(Runtime):
                     f"Paddle sees {count} GPUs, so there is no {device}; use --device cpu, or "
                     "install paddlepaddle-gpu from Paddle's own package index"
                 )
-            configure = _on_gpu(index)
+            if half:
+                _check_fp16(paddle, bundle.manifest)
+            configure = _on_gpu(index, paddle.inference.PrecisionType, half)
         else:
             configure = _on_cpu(threads, onednn, bf16)
         try:
@@ -132,7 +140,7 @@ class PaddleInference(Runtime):
 
 def check_made(precision: str, manifest: Manifest) -> None:
     """See `tome_export.runtimes.check_made`."""
-    _check_bf16(_paddle(), manifest)
+    (_check_fp16 if precision == _FP16 else _check_bf16)(_paddle(), manifest)
 
 
 def _check_bf16(paddle: Any, manifest: Manifest) -> None:
@@ -145,6 +153,17 @@ def _check_bf16(paddle: Any, manifest: Manifest) -> None:
         raise RequestError(
             f"Paddle's bf16 counts tokens exactly up to {_BF16_EXACT} where there is no class token, and "
             f"this model merges among {tokens}; use --precision fp32"
+        )
+
+
+def _check_fp16(paddle: Any, manifest: Manifest) -> None:
+    """Raises RequestError."""
+    if not _gpu_count(paddle):
+        raise RequestError("Paddle makes fp16 on GPUs, and sees none; use --precision fp32")
+    if (tokens := manifest.tome.most_merged_among) - 1 > _FP16_EXACT:
+        raise RequestError(
+            f"fp16 counts tokens exactly up to {_FP16_EXACT}, and this model merges among {tokens}; "
+            "use --precision fp32"
         )
 
 
@@ -184,9 +203,9 @@ def _on_cpu(threads: int | None, onednn: bool, bf16: bool = False) -> Callable[[
     return configure
 
 
-def _on_gpu(index: int) -> Callable[[Any], None]:
+def _on_gpu(index: int, types: Any, half: bool) -> Callable[[Any], None]:
     def configure(config: Any) -> None:
-        config.enable_use_gpu(_GPU_POOL_MB, index)
+        config.enable_use_gpu(_GPU_POOL_MB, index, types.Half if half else types.Float32)
 
     return configure
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, ConversionError, GpuError, MissingExtraError, RequestError
+from tome_export.runtimes import artifact_of
 from tome_export.runtimes.base import first_line
 from tome_export.tensorrt.gpu import INSTALL
 
@@ -53,12 +54,10 @@ def graph_of(bundle: Bundle, precision: str, taps: bool = False) -> Graph:
 
     Raises RequestError, BundleError.
     """
-    if precision == "int8":
-        raise RequestError("the bundle's int8 model is made for CPUs; use --precision fp32 or fp16")
     try:
-        artifact = bundle.artifact("onnx", precision)
+        artifact = artifact_of("tensorrt", bundle, precision)
     except BundleError as error:
-        if precision == "fp32":
+        if precision != "fp16":
             raise
         raise BundleError(
             f"{error}; TensorRT takes its types from the graph: export again with --precision {precision}"

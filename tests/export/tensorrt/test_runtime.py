@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.export import small
+
 STANDIN = Path(__file__).parent / "standin"
 
 
@@ -116,3 +118,29 @@ for line in (
     row = row.split()
     assert row[:2] == ["tensorrt", "fp32"] and row[2] == row[4] != "0"  # all merges agree, and there are some
     assert len(re.findall(r"tensorrt 10\.13\.3\.9 +fp32 +\d+\.\d ms", benched)) == 2  # batches of 1 and 4
+
+
+def test_half_precision_is_the_graphs(here, tmp_path):
+    """fp16 where the bundle's fp16 model has it, and held to fp16's limits."""
+    bundle = small.export_small("small_vit", tmp_path / "bundle", r=8, precisions=("fp32", "fp16"))
+    said = here(
+        """
+import sys
+from tome_export.cli import app
+for line in (
+    "build-engine {} --precision fp16 --max-batch 8",
+    "verify {} --against onnx --runtimes tensorrt --device cuda --samples 3",
+):
+    print("=====", app(line.format(sys.argv[1]).split(), standalone_mode=False), flush=True)
+import tensorrt
+print(tensorrt.Builder.builds)
+""",
+        bundle.path,
+    )
+    built, verified, builds = re.split(r"===== None\n", said)
+    assert "build the fp16 engine" in built
+    rows = [row.split() for row in re.findall(r"^  tensorrt .* ok$", verified, re.MULTILINE)]
+    assert [row[1] for row in rows] == ["fp32", "fp16"]
+    different = [float(row[-4]) for row in rows]  # logits over their range
+    assert different[0] < 1e-5 < different[1] < 1e-2
+    assert builds.strip() == "4"  # as shipped and showing what is inside, in both precisions

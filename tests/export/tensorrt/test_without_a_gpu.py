@@ -1,10 +1,14 @@
 """What is missing is said in one line, by the real packages that are here."""
 
+import dataclasses
+
 import pytest
 
 from tests.export.test_cli import one_line, run
-from tome_export.errors import MissingExtraError, RequestError
-from tome_export.runtimes import open_runtime, probe
+from tome_export.bundle import Bundle
+from tome_export.errors import BundleError, MissingExtraError, RequestError
+from tome_export.parity.verify import pairs_of
+from tome_export.runtimes import check_made, open_runtime, probe
 from tome_export.tensorrt import cache
 from tome_export.tensorrt.engine import Graph, Profile, graph_of
 from tome_export.tensorrt.gpu import Gpu
@@ -77,11 +81,39 @@ def test_the_command(tiny_bundle, tmp_path):
     for arguments, told in (
         ((), f"the tensorrt package is not installed: {INSTALL}"),
         (("--precision", "fp16"), "export again with --precision fp16"),
-        (("--precision", "int8"), "int8 model is made for CPUs"),
+        (("--precision", "int8"), "int8 model, which is made for CPUs"),
         (("--min-batch", "9"), "--min-batch 9, --opt-batch 8 and --max-batch 64 should not fall"),
     ):
         done = run(["build-engine", tiny_bundle.path, *arguments], tmp_path)
         assert done.returncode == 2 and told in one_line(done)
+
+
+def test_paddle_makes_fp16_on_gpus(tiny_bundle):
+    import paddle
+
+    if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
+        pytest.skip("Paddle sees a GPU")
+    for device, told in (
+        ("cpu", "Paddle makes fp16 on GPUs only; use --device cuda, or --precision fp32"),
+        ("cuda", "Paddle sees 0 GPUs, so there is no cuda"),
+    ):
+        with pytest.raises(RequestError, match=told):
+            open_runtime("paddle", tiny_bundle, precision="fp16", device=device)
+    with pytest.raises(RequestError, match="Paddle makes fp16 on GPUs, and sees none"):
+        check_made("paddle", "fp16", tiny_bundle.manifest)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "onnx-tensorrt"])
+def test_int8_models_are_made_for_cpus(name, tiny_bundle):
+    int8 = dataclasses.replace(tiny_bundle.artifact("onnx"), precision="int8")
+    manifest = dataclasses.replace(tiny_bundle.manifest, artifacts=(*tiny_bundle.manifest.artifacts, int8))
+    bundle = Bundle(tiny_bundle.path, manifest)
+    assert pairs_of(bundle, [name, "onnx"]) == ((name, "fp32"), ("onnx", "fp32"), ("onnx", "int8"))
+    told = f"{name} cannot run the bundle's int8 model, which is made for CPUs"
+    with pytest.raises(BundleError, match=told):
+        pairs_of(bundle, [f"{name}:int8"])
+    with pytest.raises(BundleError, match=told):
+        open_runtime(name, bundle, precision="int8", device="cuda")
 
 
 def test_engines_are_kept_by_what_they_were_built_of(tmp_path, monkeypatch):
