@@ -3,7 +3,7 @@
     python -m benchmarks.tables [--only vit_b16:onnx,export] [--json tables.json] [--keep DIR]
 
 A measurement is MODEL:RUNTIME:PRECISION, r against r = 0 in turns (`tome_export.bench`), or export:MODEL.
-`--list` names them all; `--only` takes their beginnings. Each is put into the JSON file as soon as it is known,
+`--list` names all; `--only` takes their beginnings. Each is put into the JSON file as soon as it is known,
 in place of an older one of its name, and the Markdown that is printed is made of all that the file holds.
 `--keep DIR` keeps the bundles there and takes those that lie there as they are.
 """
