@@ -152,7 +152,7 @@ def test_speed_is_measured_where_it_counts(folder, tmp_path, monkeypatch):
     [
         ({"speedup": 50.0}, "out of reach: merging makes this model at most"),
         ({"speedup": 1.5, "limit": 3}, "--limit should be at least 16"),
-        ({"speedup": 1.5, "runtime": "tensorrt"}, "no runtime 'tensorrt'"),
+        ({"speedup": 1.5, "runtime": "tflite"}, "no runtime 'tflite'"),
         ({"speedup": 1.5, "precision": "int8"}, "measured in fp32, not int8"),
         ({"speedup": 1.5, "minutes": 0.0}, "above 0 minutes"),
         ({"speedup": 1.5, "labels": "nowhere.txt"}, "nowhere.txt: cannot be read"),
