@@ -74,7 +74,7 @@ def _merging(on_onnx: list[dict]) -> str:
 
 
 def _exports(exports: Iterable[dict]) -> str:
-    rows = [[each["model"], f"{each['seconds']:.0f} s", size(each["memory"])] for each in exports]
+    rows = [[each["model"], f"{each['seconds']:.0f} s", each["memory"]] for each in exports]
     return _table(["Paddle and ONNX, with parity", "Time", "Memory"], rows)
 
 

@@ -299,3 +299,28 @@ def test_paddles_bf16_is_refused_where_it_cannot_count_the_tokens(small_bundles)
         else:
             with pytest.raises(RequestError, match="merges among 324; use --precision fp32"):
                 check_made("paddle", "bf16", other)
+
+
+def test_vnni_is_read_off_cpuinfo():
+    from tome_export.runtimes.onnx_runtime import has_vnni
+
+    assert has_vnni("model name\t: x\nflags\t\t: fpu avx512_vnni amx_int8\n")
+    assert has_vnni("flags\t\t: fpu avx_vnni\n")
+    assert not has_vnni("flags\t\t: fpu avx512f\nvmx flags\t: avx512_vnni_not\n") and not has_vnni("")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_slow_exact_int8_product_is_asked_for_only_without_vnni(small_bundles, monkeypatch, known):
+    from tome_export.runtimes import onnx_runtime
+
+    text = "flags\t\t: avx_vnni\n" if known else ""
+    monkeypatch.setattr(onnx_runtime, "_cpuinfo", lambda: text)
+    seen = []
+    bundle = small_bundles["small_vit", "r8"]
+    path = bundle.file(bundle.artifact("onnx"), ".onnx")
+    onnx_runtime.start_session(path, path.parent, configure=seen.append)
+    try:
+        asked = seen[0].get_session_config_entry(onnx_runtime.EXACT_INT8)
+    except RuntimeError:  # never set
+        asked = "0"
+    assert asked == ("0" if known else "1")
