@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -141,8 +140,7 @@ def measure_export(model: str) -> dict:
 
 
 def export(options: list[str], out: Path) -> dict:
-    """seconds: from start to end of the process. memory: as it says itself at its end; what the system says
-    of a child counts what its parent held when it started."""
+    """seconds: from start to end of the process."""
     start = time.perf_counter()
     command = [sys.executable, "-c", _EXPORT, *options, "--out", str(out)]
     done = subprocess.run(
@@ -150,8 +148,7 @@ def export(options: list[str], out: Path) -> dict:
     )
     if done.returncode:
         sys.exit(f"{done.stdout}\ntome-export {' '.join(options)} failed")
-    memory = re.search(r"total .*, (.*) of memory at most", done.stdout)
-    return {"seconds": time.perf_counter() - start, "memory": memory[1] if memory else ""}
+    return {"seconds": time.perf_counter() - start}
 
 
 def surroundings() -> dict:
