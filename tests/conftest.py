@@ -1,10 +1,23 @@
 """Fixtures for every test."""
 
+import gc
 import importlib
 import importlib.util
 import sys
 
 import pytest
+
+
+def pytest_configure():
+    """Imports make no garbage worth looking for."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Exports collect garbage often: leave out what was imported, which is there to the end anyway."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
