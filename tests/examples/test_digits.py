@@ -141,13 +141,14 @@ def test_the_table_and_the_plot(tmp_path):
 
 # The program with a third of the blocks and a tenth of the digits.
 SMALL = """
-import dataclasses, runpy
+import dataclasses, gc, runpy
 from tome_export.quiet import quiet
 with quiet():
     from examples.digits import data, train
 train.CONFIG = dataclasses.replace(train.CONFIG, depth=2)
 parts = [data.Digits(part.pixels[:130], part.labels[:130]) for part in data.load_digits()]
 data.load_digits = lambda: parts
+gc.freeze()  # see tests/conftest.py
 runpy.run_module("examples.digits", run_name="__main__", alter_sys=True)
 """
 
