@@ -1,10 +1,8 @@
 """Shared: a small bundle, the programs of deploy/ ready to run, real photographs."""
 
-import fcntl
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -14,25 +12,11 @@ import pytest
 
 from tests.deploy import sdk
 from tests.export import small
+from tests.once import once
 
 PYTHON = sdk.ROOT / "deploy" / "python" / "classify.py"
 RUNTIMES = ("onnx", "paddle")
 PROGRAMS = [(language, runtime) for language in ("python", "cpp") for runtime in RUNTIMES]
-
-
-def _once(tmp_path_factory, name, make):
-    """The folder that `make(folder)` filled, made by whichever test process comes first, for all of them."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"deploy-{name}"
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (folder / name).mkdir()
-            make(folder / name)
-            (folder / "complete").touch()
-    return folder / name
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +30,7 @@ def bundle(tmp_path_factory):
         manifest["labels"] = ['"quoted"', "Käfer", "猫", *(f"kind {i}" for i in range(small.CLASSES - 3))]
         (out / "manifest.json").write_text(json.dumps(manifest))
 
-    return _once(tmp_path_factory, "bundle", make) / "bundle"
+    return once(tmp_path_factory, "deploy-bundle", make) / "bundle"
 
 
 @pytest.fixture
@@ -94,7 +78,7 @@ def cpp(tmp_path_factory):
                 raise
             (folder / "missing").write_text(str(missing))
 
-    folder = _once(tmp_path_factory, "cpp", make)
+    folder = once(tmp_path_factory, "cpp", make)
     if (folder / "missing").exists():
         pytest.skip((folder / "missing").read_text())
     return folder / "build"
@@ -119,7 +103,7 @@ def bare_python(tmp_path_factory):
             todo += [name for need in needs if (name := re.match(r"[\w.-]+", need)[0]) not in done]
             done.add(name)
 
-    return _once(tmp_path_factory, "site", make)
+    return once(tmp_path_factory, "bare-site", make)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,13 @@ def few_digits(digits):
     return data.Digits(whole.pixels[:128], whole.labels[:128]), held_out
 
 
+@pytest.fixture(scope="module")
+def checkpoint(few_digits, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(data, "load_digits", lambda: few_digits)
+        return train.train(tmp_path_factory.mktemp("trained"), 8, epochs=4)
+
+
 def test_the_split_is_fixed_complete_and_even(digits):
     from sklearn.datasets import load_digits
 
@@ -93,9 +100,7 @@ def test_training_repeats_and_its_result_is_kept(few_digits, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("r", [0, 8])
-def test_every_runtime_predicts_what_dygraph_does_and_files_do_too(r, few_digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load_digits", lambda: few_digits)
-    checkpoint = train.train(tmp_path, 8, epochs=4)
+def test_every_runtime_predicts_what_dygraph_does_and_files_do_too(r, checkpoint, few_digits, tmp_path):
     held_out = data.Digits(few_digits[1].pixels[:100], few_digits[1].labels[:100])
     with quiet():
         row = compare(checkpoint, 8, r, held_out, tmp_path / "bundle")
@@ -134,9 +139,23 @@ def test_the_table_and_the_plot(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size < 200_000
 
 
-def run_example(out, *arguments):
+# The program with a third of the blocks and a tenth of the digits.
+SMALL = """
+import dataclasses, gc, runpy
+from tome_export.quiet import quiet
+with quiet():
+    from examples.digits import data, train
+train.CONFIG = dataclasses.replace(train.CONFIG, depth=2)
+parts = [data.Digits(part.pixels[:130], part.labels[:130]) for part in data.load_digits()]
+data.load_digits = lambda: parts
+gc.freeze()  # see tests/conftest.py
+runpy.run_module("examples.digits", run_name="__main__", alter_sys=True)
+"""
+
+
+def run_example(out, *arguments, program=("-m", "examples.digits")):
     done = subprocess.run(
-        [sys.executable, "-m", "examples.digits", "--out", str(out), *arguments],
+        [sys.executable, *program, "--out", str(out), *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"},
         capture_output=True,
@@ -147,7 +166,9 @@ def run_example(out, *arguments):
 
 
 def test_the_short_form_of_the_whole(tmp_path):
-    said = run_example(tmp_path, "--epochs", "1", "--r", "8", "--rounds", "1")
+    asked = ("--epochs", "1", "--r", "8", "--rounds", "1")
+    said = run_example(tmp_path, *asked, program=("-c", SMALL))
+    assert re.search(r"r = 8 +dygraph \d+/130, 130 the same +paddle fp32 \d+/130", said)
     assert re.search(r"a training step with r = 8 against r = 0: \d+\.\d\dx", said)
     assert len((tmp_path / "accuracy.md").read_text().splitlines()) == 4
     assert Image.open(tmp_path / "accuracy.png").format == "PNG"

@@ -1,6 +1,5 @@
 """Shared: the tiny model, its bundle, real photographs, and an environment without the engines."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.export import small, tiny
+from tests.once import once
 from tome_export.bundle import Bundle
 from tome_export.quiet import quiet
 
@@ -53,17 +53,7 @@ def photos():
 @pytest.fixture(scope="session")
 def small_bundles(tmp_path_factory):
     """(model, schedule) -> the bundle that the whole pipeline made of it; see `small.CASES`."""
-    if "PYTEST_XDIST_WORKER" in os.environ:  # made by whichever process comes first, for all of them
-        folder = tmp_path_factory.getbasetemp().parent / "small"
-        folder.mkdir(exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "complete").exists():
-                small.export_all(folder)
-                (folder / "complete").touch()
-    else:
-        folder = tmp_path_factory.mktemp("small")
-        small.export_all(folder)
+    folder = once(tmp_path_factory, "small", small.export_all)
     return {case: Bundle.open(folder / "-".join(case)) for case in small.CASES}
 
 

@@ -4,6 +4,7 @@ The command line takes model names only, so the small shapes are registered unde
 processes (`python -m tests.export.small`), or while one export of a test runs.
 """
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def main(folder: str, shard: str) -> None:
     for model, schedule in CASES[int(shard) :: 2]:
         out = Path(folder) / f"{model}-{schedule}"
         export_small(model, out, r=SCHEDULES[schedule], outputs=("logits", "sources"))
+        gc.freeze()  # what is there by now is modules: see tests/conftest.py
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -390,16 +389,20 @@ def bad(tmp_path_factory, weights, small_bundles, photos):
     folders = {name: prepare(name) for name in BAD}
     before = {name: listing(folder) for name, folder in folders.items()}
     commands = {name: [each.format(weights=weights) for each in BAD[name][0]] for name in BAD}
-    alone = [name for name in BAD if name.startswith("weights") or name in ("unknown-model",)]
-    with ThreadPoolExecutor(2) as pool:
-        done = dict(zip(alone, pool.map(lambda name: run(commands[name], folders[name]), alone), strict=True))
+    alone = ("unknown-model", "weights-cut")
+    done = {name: run(commands[name], folders[name]) for name in alone}
     done |= run_forked({name: (commands[name], folders[name]) for name in BAD if name not in alone})
     return {name: (done[name], before[name], listing(folders[name])) for name in BAD}
 
 
 FORKED = """
-import json, os, sys
+import gc, json, os, sys
 from tome_export import cli
+from tome_export.quiet import quiet
+with quiet():
+    import onnxruntime, paddle
+    import tome_export.evaluation, tome_export.pipeline, tome_export.parity.verify, tome_export.predict
+gc.freeze()
 for arguments, folder, out, err in json.load(sys.stdin):
     if os.fork() == 0:
         os.chdir(folder)
@@ -420,7 +423,7 @@ for arguments, folder, out, err in json.load(sys.stdin):
 
 
 def run_forked(commands):
-    """Run commands that need no engine, each in a fork of one process that has imported the command line."""
+    """Run commands that start no engine, each in a fork of one process that has imported all they use."""
     with tempfile.TemporaryDirectory() as place:
         files = {name: [f"{place}/{name}.out", f"{place}/{name}.err"] for name in commands}
         jobs = [[command, str(folder), *files[name]] for name, (command, folder) in commands.items()]

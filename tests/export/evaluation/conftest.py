@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.export import small
-from tome_export.quiet import quiet
+from tests.once import once
+from tome_export.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[3]
 LABELS = [f"sort {letter}" for letter in "abcdefghijk"]
@@ -19,15 +20,21 @@ _MAIN = "import sys; sys.argv[0] = 'tome-export'; from tome_export.cli import ma
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     """r = 8, without labels."""
-    return small.export_small("small_vit", tmp_path_factory.mktemp("eval") / "r8", r=8)
+    folder = once(
+        tmp_path_factory, "eval", lambda folder: small.export_small("small_vit", folder / "r8", r=8)
+    )
+    return Bundle.open(folder / "r8")
 
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory):
     """Other weights, merging nothing, other pre-processing, with labels; Paddle's model is left out."""
-    out = tmp_path_factory.mktemp("eval") / "other"
-    with quiet():
-        return small.export_small("small_vit", out, r=0, seed=5, labels=LABELS, preprocess="augreg")
+
+    def make(folder):
+        asked = {"r": 0, "seed": 5, "labels": LABELS, "preprocess": "augreg"}
+        small.export_small("small_vit", folder / "other", **asked)
+
+    return Bundle.open(once(tmp_path_factory, "eval-other", make) / "other")
 
 
 @pytest.fixture(scope="session")

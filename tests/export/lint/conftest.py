@@ -3,6 +3,8 @@
 import pytest
 
 from tests.export import small
+from tests.once import once
+from tome_export.bundle import Bundle
 
 CASES = [
     ("small_vit", 8, 17),
@@ -16,8 +18,10 @@ CASES = [
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
     """One bundle for each of CASES, with both outputs."""
-    folder = tmp_path_factory.mktemp("lint")
-    return [
-        small.export_small(model, folder / str(i), r=r, opset=opset, outputs=("logits", "sources"))
-        for i, (model, r, opset) in enumerate(CASES)
-    ]
+
+    def make(folder):
+        for i, (model, r, opset) in enumerate(CASES):
+            small.export_small(model, folder / str(i), r=r, opset=opset, outputs=("logits", "sources"))
+
+    folder = once(tmp_path_factory, "lint", make)
+    return [Bundle.open(folder / str(i)) for i in range(len(CASES))]

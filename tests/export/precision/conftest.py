@@ -4,6 +4,8 @@ import pytest
 
 from examples.digits import data, train
 from tests.export import small
+from tests.once import once
+from tome_export.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +29,8 @@ def digits():
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """Three epochs: three times better than chance."""
-    return train.train(tmp_path_factory.mktemp("trained"), 8, epochs=3)
+    folder = once(tmp_path_factory, "trained", lambda folder: train.train(folder, 8, epochs=3))
+    return next(folder.iterdir())
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +44,12 @@ def digit_folder(digits, tmp_path_factory):
 @pytest.fixture(scope="session")
 def int8_bundles(photo_folder, tmp_path_factory):
     """The small DeiT in int8: form -> bundle."""
-    folder = tmp_path_factory.mktemp("int8")
     asked = {"dynamic": {}, "static": {"calibration": photo_folder}}
-    return {
-        form: small.export_small(
-            "small_deit",
-            folder / form,
-            r=8,
-            precisions=("fp32", "int8"),
-            outputs=("logits", "sources"),
-            **how,
-        )
-        for form, how in asked.items()
-    }
+    rest = {"precisions": ("fp32", "int8"), "outputs": ("logits", "sources")}
+
+    def make(folder):
+        for form, how in asked.items():
+            small.export_small("small_deit", folder / form, r=8, **rest, **how)
+
+    folder = once(tmp_path_factory, "int8", make)
+    return {form: Bundle.open(folder / form) for form in asked}

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.export import small
+from tests.once import once
+from tome_export.bundle import Bundle
 from tome_export.triton.repository import write_repository
 from tome_export.triton.serving import Serving
 
@@ -14,8 +16,11 @@ LABELS = [f"café {index}" for index in range(small.CLASSES)]
 
 @pytest.fixture(scope="session")
 def served_bundle(tmp_path_factory):
-    out = tmp_path_factory.mktemp("served") / "bundle"
-    return small.export_small("small_vit", out, r=8, labels=LABELS, outputs=("logits", "sources"))
+    asked = {"r": 8, "labels": LABELS, "outputs": ("logits", "sources")}
+    folder = once(
+        tmp_path_factory, "served", lambda folder: small.export_small("small_vit", folder / "bundle", **asked)
+    )
+    return Bundle.open(folder / "bundle")
 
 
 @pytest.fixture(scope="session")
