@@ -26,7 +26,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DRAIN_PATH, METRICS_PATH = "/-/drain", "/metrics"
-DRAIN_HEADER = b"x-tome-drain"
+DRAIN_HEADER, CLOSE = b"x-tome-drain", b"close"
 _HEALTH_SECONDS = 2.0
 _DISCARD_SECONDS = 2.0
 _LOST = "the replica that had this request was lost; try again"
@@ -37,12 +37,13 @@ class _Gone(Exception):
 
 
 class Gate:
-    """Who is inside, over HTTP and gRPC together."""
+    """Who is inside, over HTTP and gRPC together. `closers`: what stops listening, to be called last."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
         self.inside = 0
         self.draining = False
+        self.closers: list[Callable[[], object]] = []
 
     @contextlib.contextmanager
     def pass_through(self):
@@ -89,6 +90,9 @@ class Guard:
         path, draining = scope["path"], self._gate.draining
         if path == DRAIN_PATH and self._secret and (DRAIN_HEADER, self._secret) in scope["headers"]:
             self._gate.draining = True
+            if scope["query_string"] == CLOSE:
+                for close in self._gate.closers:
+                    close()
             await Response(str(self._gate.inside))(scope, receive, send)
         elif path == "/v2/health/live":
             await Response()(scope, receive, send)

@@ -27,15 +27,17 @@ from typing import Any
 from tome_export.errors import MissingExtraError, RequestError, ServingError
 from tome_export.serving.app import NAME, build_here
 from tome_export.serving.config_file import import_path
-from tome_export.serving.guard import DRAIN_HEADER, DRAIN_PATH
+from tome_export.serving.guard import CLOSE, DRAIN_HEADER, DRAIN_PATH
 from tome_export.serving.options import Limits, Listen, ModelOptions, Scale
+from tome_export.serving.processes import descendants, wait_until_gone
 from tome_export.serving.proxy import Settings, add_services
 from tome_export.steps import Steps
 
 _SOCKET_PATH = 40  # Ray's sockets lie some 60 characters below the folder, and 107 is the most for one
 _OBJECT_STORE = 512 << 20
 _READY_SECONDS = 30.0
-_SETTLE_SECONDS = 0.2
+_SETTLE_SECONDS = 0.5
+_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,13 @@ class Server:
         while left and time.monotonic() < deadline:
             time.sleep(0.05)
             left = self._inside()
-        time.sleep(_SETTLE_SECONDS)  # the last answers are on their way to the network
+        self._inside("?" + CLOSE.decode())
+        time.sleep(_SETTLE_SECONDS)  # the last answers are on their way, and idle clients hear of it
         return left
 
-    def _inside(self) -> int:
+    def _inside(self, query: str = "") -> int:
         request = urllib.request.Request(
-            self.url + DRAIN_PATH, headers={DRAIN_HEADER.decode(): self.secret}, method="POST"
+            self.url + DRAIN_PATH + query, headers={DRAIN_HEADER.decode(): self.secret}, method="POST"
         )
         try:
             with _direct().open(request, timeout=5) as answer:
@@ -79,12 +82,12 @@ def running(
     for port in (listen.port, listen.grpc_port):
         _check_free(listen.host, port)
     settings = Settings(limits, listen.host, secrets.token_hex(16))
-    folder = Path(tempfile.mkdtemp(prefix="tome-", dir=_short_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="tome-serve-", dir=_short_folder()))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_environment(settings.environment() | _private()))
         ray, serve = load_ray()  # not before: its library reads the token once, when it is loaded
-        stack.callback(ray.shutdown)
+        stack.callback(_stop_ray, ray)
         with steps("ray"):
             _start_ray(ray, serve, options, scale, listen, folder, debug)
         with steps("replicas"):
@@ -162,6 +165,13 @@ def _start_ray(
         raise ServingError(f"Ray did not start: {_first_line(error)} (--debug shows more)") from None
 
 
+def _stop_ray(ray: Any) -> None:
+    """And wait for its processes: the ports are theirs."""
+    processes = descendants()
+    ray.shutdown()
+    wait_until_gone(processes, _STOP_SECONDS)
+
+
 def _private() -> dict[str, str]:
     """Variables for Ray's processes."""
     return {
@@ -169,6 +179,7 @@ def _private() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_metrics_report_interval_ms": "2000",
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "0",
     }
 

@@ -24,6 +24,7 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 GRPC_BYTES = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
 SETTINGS = "TOME_EXPORT_PROXY"
 ANSWERED = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
+_CLOSE_SECONDS = 2.0
 _HEADROOM = 1 << 16  # of a message, beside its tensors
 
 
@@ -60,8 +61,10 @@ def middlewares() -> list[Any]:
     from tome_export.serving.metrics import exported
 
     settings = Settings.read()
+    gate = _shared_gate(settings)
     _listen_on(settings.host)
-    return [Middleware(Guard, gate=_shared_gate(settings), secret=settings.secret, metrics=exported)]
+    _remember_http_server(gate)
+    return [Middleware(Guard, gate=gate, secret=settings.secret, metrics=exported)]
 
 
 def add_services(servicer: Any, server: Any) -> None:
@@ -74,7 +77,9 @@ def add_services(servicer: Any, server: Any) -> None:
 
     plain = server.service_handler_factory
     if SETTINGS in os.environ:
-        server.service_handler_factory = _guarded(plain, _shared_gate(Settings.read()))
+        gate = _shared_gate(Settings.read())
+        server.service_handler_factory = _guarded(plain, gate)
+        gate.closers.append(lambda: asyncio.ensure_future(server.stop(_CLOSE_SECONDS)))
     try:
         add_GRPCInferenceServiceServicer_to_server(servicer, server)
     finally:
@@ -152,3 +157,16 @@ def _listen_on(host: str) -> None:
         add(server, f"{shown}:{address.rpartition(':')[2]}")
 
     default_impl.add_grpc_address = add_address
+
+
+def _remember_http_server(gate: Gate) -> None:
+    """So that it can be told to stop listening and to say goodbye to idle connections."""
+    import uvicorn
+
+    serve = uvicorn.Server.serve
+
+    async def remembered(self: Any, *arguments: Any, **named: Any) -> None:
+        gate.closers.append(lambda: setattr(self, "should_exit", True))
+        await serve(self, *arguments, **named)
+
+    uvicorn.Server.serve = remembered

@@ -59,12 +59,9 @@ class Replica:
     async def ServerReady(self, request: Any) -> Any:  # noqa: N802
         return self._messages.ServerReadyResponse(ready=True)
 
-    async def ModelReady(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        async def ready() -> Any:
-            models.find(self._service.models, request.name, request.version)
-            return self._messages.ModelReadyResponse(ready=True)
-
-        return await self._over_grpc(grpc_context, ready)
+    async def ModelReady(self, request: Any) -> Any:  # noqa: N802
+        there = request.name in self._service.models and request.version in ("", models.VERSION)
+        return self._messages.ModelReadyResponse(ready=there)
 
     async def ServerMetadata(self, request: Any) -> Any:  # noqa: N802
         return self._messages.ServerMetadataResponse(**http.server_metadata(self._version))
