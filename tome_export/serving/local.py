@@ -8,6 +8,7 @@ are off.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -180,7 +181,6 @@ def _private() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_metrics_report_interval_ms": "2000",
-        "SERVE_SOCKET_REUSE_PORT_ENABLED": "0",
     }
 
 
@@ -199,17 +199,20 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises RequestError."""
+    """Raises RequestError. Ray's sockets share their port with whoever else does, so another server of ours would
+    not be noticed by binding alone."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed lately is free
+            if hasattr(socket, "SO_REUSEPORT"):
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             tried.bind(address)
-            tried.listen(1)
+        with socket.socket(family, kind, protocol) as tried:
+            tried.settimeout(1)
+            if tried.connect_ex(address) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     except OSError as error:
-        raise RequestError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another port"
-        ) from None
+        raise RequestError(f"cannot listen on {host}:{port} ({error.strerror}); choose another port") from None
 
 
 def _short_folder() -> str | None:
