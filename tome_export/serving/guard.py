@@ -37,7 +37,8 @@ class _Gone(Exception):
 
 
 class Gate:
-    """Who is inside, over HTTP and gRPC together. `closers`: what stops listening, to be called last."""
+    """Who is inside, over HTTP and gRPC together. `closers`: what stops HTTP's listening, to be called last; over
+    gRPC a connection that breaks is UNAVAILABLE anyway."""
 
     def __init__(self, limits: Limits):
         self.limits = limits

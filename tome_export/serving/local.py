@@ -212,7 +212,9 @@ def _check_free(host: str, port: int) -> None:
             if tried.connect_ex(address) == 0:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     except OSError as error:
-        raise RequestError(f"cannot listen on {host}:{port} ({error.strerror}); choose another port") from None
+        raise RequestError(
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another port"
+        ) from None
 
 
 def _short_folder() -> str | None:

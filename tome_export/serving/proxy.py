@@ -24,7 +24,6 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 GRPC_BYTES = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
 SETTINGS = "TOME_EXPORT_PROXY"
 ANSWERED = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
-_CLOSE_SECONDS = 2.0
 _HEADROOM = 1 << 16  # of a message, beside its tensors
 
 
@@ -77,9 +76,7 @@ def add_services(servicer: Any, server: Any) -> None:
 
     plain = server.service_handler_factory
     if SETTINGS in os.environ:
-        gate = _shared_gate(Settings.read())
-        server.service_handler_factory = _guarded(plain, gate)
-        gate.closers.append(lambda: asyncio.ensure_future(server.stop(_CLOSE_SECONDS)))
+        server.service_handler_factory = _guarded(plain, _shared_gate(Settings.read()))
     try:
         add_GRPCInferenceServiceServicer_to_server(servicer, server)
     finally:
