@@ -157,13 +157,13 @@ def _listen_on(host: str) -> None:
 
 
 def _remember_http_server(gate: Gate) -> None:
-    """So that it can be told to stop listening and to say goodbye to idle connections."""
+    """So that it can be told to stop listening. Connections stay, and what comes over them is turned away."""
     import uvicorn
 
     serve = uvicorn.Server.serve
 
     async def remembered(self: Any, *arguments: Any, **named: Any) -> None:
-        gate.closers.append(lambda: setattr(self, "should_exit", True))
+        gate.closers.append(lambda: [each.close() for each in self.servers])
         await serve(self, *arguments, **named)
 
     uvicorn.Server.serve = remembered
