@@ -11,7 +11,7 @@ import sys
 def main(port):
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+    options = {"num_cpus": 1, "object_store_memory": 100 << 20}
     head = options | {
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
