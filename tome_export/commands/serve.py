@@ -50,6 +50,9 @@ def serve(
 ) -> None:
     """Serve a bundle over HTTP and gRPC (Open Inference Protocol v2, and pictures), on Ray Serve."""
     with session(debug) as opened:
+        from tome_export.serving.needs import check_installed
+
+        check_installed()
         from tome_export.serving.config_file import as_yaml, config
         from tome_export.serving.local import cores
         from tome_export.serving.options import Limits, Listen, Scale, divided_threads

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tome_export.errors import MissingExtraError
 from tome_export.serving.app import NAME, deployment_options
 from tome_export.serving.options import Limits, Listen, ModelOptions, Scale
 from tome_export.serving.proxy import Settings, add_services
@@ -37,11 +36,9 @@ def config(options: ModelOptions, scale: Scale, limits: Limits, listen: Listen) 
 
 
 def as_yaml(values: dict[str, Any]) -> str:
-    """Raises MissingExtraError."""
-    try:
-        import yaml
-    except ImportError:
-        raise MissingExtraError('PyYAML is not installed: pip install "tome-export[serve]"') from None
+    """With a line on what to do with it."""
+    import yaml
+
     return _HEAD + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tome_export.errors import MissingExtraError, RequestError, ServingError
+from tome_export.errors import RequestError, ServingError
 from tome_export.serving.app import NAME, build_here
 from tome_export.serving.config_file import import_path
 from tome_export.serving.guard import CLOSE, DRAIN_HEADER, DRAIN_PATH
@@ -78,7 +78,7 @@ def running(
 ) -> Iterator[Server]:
     """A server, ready when the block begins. What is left of it when the block ends is stopped.
 
-    debug: let Ray's own output through. Raises RequestError, MissingExtraError, ServingError.
+    debug: let Ray's own output through. Raises RequestError, ServingError.
     """
     for port in (listen.port, listen.grpc_port):
         _check_free(listen.host, port)
@@ -87,7 +87,9 @@ def running(
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_environment(settings.environment() | _private()))
-        ray, serve = load_ray()  # not before: its library reads the token once, when it is loaded
+        import ray  # not before: its library reads the token once, when it is loaded
+        from ray import serve
+
         stack.callback(_stop_ray, ray)
         with steps("ray"):
             _start_ray(ray, serve, options, scale, listen, folder, debug)
@@ -116,18 +118,6 @@ def wait_for_signal() -> str:
     while not told.wait(0.5):  # in slices, or a signal would not wake it on every platform
         pass
     return names[0]
-
-
-def load_ray() -> tuple[Any, Any]:
-    """`ray` and `ray.serve`. Raises MissingExtraError."""
-    try:
-        import ray
-        from ray import serve
-    except ImportError as error:
-        raise MissingExtraError(
-            f'Ray Serve cannot be imported ({error}): pip install "tome-export[serve]"'
-        ) from None
-    return ray, serve
 
 
 def cores() -> int:

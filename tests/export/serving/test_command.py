@@ -58,6 +58,11 @@ def test_a_folder_that_is_no_bundle(tmp_path):
     assert done.returncode == 2 and "manifest.json" in done.stderr
 
 
+def test_without_its_packages_it_names_the_extra(bare_child):
+    done = bare_child("from tome_export.serving.needs import check_installed; check_installed()")
+    assert 'pip install "tome-export[serve]"' in done.stderr and "ray" in done.stderr
+
+
 def test_cores_are_divided_among_replicas():
     assert divided_threads(8, Scale()) == 8
     assert divided_threads(8, Scale(3, 3)) == 2
