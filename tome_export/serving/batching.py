@@ -28,8 +28,8 @@ class _Waiting:
 class Batcher:
     """Call it with rows `[n, ...]`, n at most `max_batch`; the outputs are for these rows alone.
 
-    run: a batch -> outputs by name, called in `engine`, one batch at a time. max_delay: seconds. ran: told the
-    rows and the seconds of every run. Use it in one event loop.
+    run: a batch -> outputs by name, called in `engine`, one batch at a time. max_delay: seconds. ran: told
+    the rows and the seconds of every run. Use it in one event loop.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from tome_export.serving.options import Limits, Listen, ModelOptions, Scale
 from tome_export.serving.proxy import Settings, add_services
 
 _HEAD = """\
-# serve deploy THIS_FILE, on a Ray cluster. Every machine in it needs tome-export[serve], and the bundle at the
+# serve deploy THIS_FILE, on a Ray cluster whose machines all have tome-export[serve], and the bundle at the
 # path below.
 """
 

@@ -1,9 +1,9 @@
 """What every HTTP request meets first, in the process that listens: an ASGI middleware without Ray.
 
-It reads the body, within a size and a time, before anything behind it hears of the request: a slow client holds
-nothing but its own connection, and the whole request then travels in one message. It counts what is under way,
-turns new requests away when there are too many or the server stops, asks once more when a replica was lost, and
-gives whatever the proxy says by itself the form of the protocol.
+It reads the body, within a size and a time, before anything behind it hears of the request: a slow client
+holds nothing but its own connection, and the whole request then travels in one message. It counts what is
+under way, turns new requests away when there are too many or the server stops, asks once more when a replica
+was lost, and gives whatever the proxy says by itself the form of the protocol.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class _Gone(Exception):
 
 
 class Gate:
-    """Who is inside, over HTTP and gRPC together. `closers`: what stops HTTP's listening, to be called last; over
-    gRPC a connection that breaks is UNAVAILABLE anyway."""
+    """Who is inside, over HTTP and gRPC together. `closers`: what stops HTTP's listening, to be called last;
+    over gRPC a connection that breaks is UNAVAILABLE anyway."""
 
     def __init__(self, limits: Limits):
         self.limits = limits
@@ -190,7 +190,8 @@ def _translated(start: dict[str, Any]) -> Refusal | None:
 
 
 class _Bodiless:
-    """A client whose body was read before: its end, and then what the client does, which is to wait or to go."""
+    """A client whose body was read before: its end, and then what the client does, which is to wait or to
+    go."""
 
     def __init__(self, receive: Receive):
         self._receive = receive
@@ -213,8 +214,8 @@ class _Bodiless:
 
 
 async def _discard(receive: Receive) -> None:
-    """Read on without keeping anything, for a while: a client that is still sending when the connection closes
-    would not see why."""
+    """Read on without keeping anything, for a while: a client that is still sending when the connection
+    closes would not see why."""
 
     async def read() -> None:
         while (await receive()).get("more_body", False):

@@ -1,8 +1,8 @@
 """A server on this machine alone: a Ray of its own that starts with it and ends with it.
 
-Nothing of another Ray that may run here is touched: the address is "local", the folder for sockets and logs is a
-temporary one, the token that Ray's processes know one another by is random. Usage statistics and the dashboard
-are off.
+Nothing of another Ray that may run here is touched: the address is "local", the folder for sockets and logs
+is a temporary one, the token that Ray's processes know one another by is random. Usage statistics and the
+dashboard are off.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises RequestError. Ray's sockets share their port with whoever else does, so another server of ours would
-    not be noticed by binding alone."""
+    """Raises RequestError. Ray's sockets share their port with whoever else does, so another server of ours
+    would not be noticed by binding alone."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as tried:

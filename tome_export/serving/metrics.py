@@ -1,6 +1,7 @@
 """Counts and times of a server, in Prometheus's text form.
 
-Every process hands its own to Ray, whose agent on each machine exports them all; `exported` fetches them there.
+Every process hands its own to Ray, whose agent on each machine exports them all; `exported` fetches them
+there.
 """
 
 from __future__ import annotations

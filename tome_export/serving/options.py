@@ -17,8 +17,8 @@ _AUTOSCALE = re.compile(r"(\d{1,4}):(\d{1,4})")
 @dataclass(frozen=True)
 class Limits:
     """What a request may cost. `body_mb`: MiB of a body or message. `body_seconds`: for a body to arrive.
-    `answer_seconds`: from there to the answer. `requests`: at once, in all, on a machine; the next one is told
-    to come back. `drain_seconds`: for what is under way when the server is told to stop. Raises
+    `answer_seconds`: from there to the answer. `requests`: at once, in all, on a machine; the next one is
+    told to come back. `drain_seconds`: for what is under way when the server is told to stop. Raises
     RequestError."""
 
     body_mb: int = 32

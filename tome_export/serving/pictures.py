@@ -12,8 +12,8 @@ from tome_export.serving.refusal import Refusal, malformed
 
 
 def prepare(content: bytes, recipe: Preprocess, max_pixels: int, where: str = "the picture") -> np.ndarray:
-    """float32 `[1, 3, crop, crop]`. Raises Refusal: 413 for too many pixels, told from the header before any is
-    decoded; 400 for what is no picture, or is damaged."""
+    """float32 `[1, 3, crop, crop]`. Raises Refusal: 413 for too many pixels, told from the header before any
+    is decoded; 400 for what is no picture, or is damaged."""
     try:
         return recipe.apply(decode_image(io.BytesIO(content), max_pixels))
     except TooLargeError as error:

@@ -1,4 +1,5 @@
-"""The processes that came of this one, to know when they are gone. On Linux; elsewhere there seem to be none."""
+"""The processes that came of this one, to know when they are gone. On Linux; elsewhere there seem to be
+none."""
 
 from __future__ import annotations
 

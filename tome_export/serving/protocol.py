@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 over HTTP: bodies of requests -> arrays -> bodies of answers.
 
-A body is JSON, or with the binary-tensor extension JSON followed by the tensors' bytes, the length of the JSON
-in the header Inference-Header-Content-Length. Pictures in JSON are base64.
+A body is JSON, or with the binary-tensor extension JSON followed by the tensors' bytes, the length of the
+JSON in the header Inference-Header-Content-Length. Pictures in JSON are base64.
 """
 
 from __future__ import annotations

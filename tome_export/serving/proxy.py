@@ -1,9 +1,9 @@
 """What runs in the processes that listen, which are Ray's own: the guard, in front of HTTP and of gRPC.
 
-Ray's proxy calls `middlewares` because RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it, and `add_services`
-because the options of gRPC do. What they need to know comes in the environment (`Settings`). Without the
-environment, as in a cluster that was started without it, Ray's proxy works as it is and replicas check what they
-get by themselves.
+Ray's proxy calls `middlewares` because RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it, and
+`add_services` because the options of gRPC do. What they need to know comes in the environment (`Settings`).
+Without the environment, as in a cluster that was started without it, Ray's proxy works as it is and replicas
+check what they get by themselves.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def _not_answered(name: str) -> Any:
 
 
 def _listen_on(host: str) -> None:
-    """Ray's gRPC proxy listens on all interfaces and has no option for another. Raises RuntimeError, which keeps
-    the proxy from starting, if a version of Ray has no such function any more."""
+    """Ray's gRPC proxy listens on all interfaces and has no option for another. Raises RuntimeError, which
+    keeps the proxy from starting, if a version of Ray has no such function any more."""
     from ray.serve._private import default_impl, grpc_util
 
     add = getattr(default_impl, "add_grpc_address", None)

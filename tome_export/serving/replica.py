@@ -82,7 +82,8 @@ class Replica:
         return await self._over_grpc(grpc_context, infer)
 
     async def _over_grpc(self, context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The work's message. What it raises becomes the context's status, and is raised so that Ray heeds it."""
+        """The work's message. What it raises becomes the context's status, and is raised so that Ray heeds
+        it."""
         import grpc
 
         start = time.perf_counter()

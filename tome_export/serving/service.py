@@ -1,7 +1,7 @@
 """What a replica does for a request: a bundle's model, batched, and picture files around it.
 
-No Ray and no HTTP here. The model runs in one thread of its own and pictures are prepared in others, so the event
-loop, which answers for the replica's health, stays free.
+No Ray and no HTTP here. The model runs in one thread of its own and pictures are prepared in others, so the
+event loop, which answers for the replica's health, stays free.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Service:
         return self._labelled(await self.classify(contents, names))
 
     async def classify(self, contents: Sequence[bytes], names: Sequence[str]) -> list[list[Prediction]]:
-        """Of each picture file its best classes. Each is a request of its own to the model. Raises Refusal."""
+        """Of each picture file its best classes. Each is a request of its own to the model. Raises
+        Refusal."""
         if len(contents) > self.options.max_batch:
             raise malformed(
                 f"{len(contents)} pictures in a request; this server takes up to {self.options.max_batch}"
