@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from tome_export.serving.http import BODY, error_response, too_large
 from tome_export.serving.options import Limits
-from tome_export.serving.refusal import Refusal, malformed
+from tome_export.serving.refusal import FAILED, Refusal, malformed
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,7 +29,7 @@ DRAIN_PATH, METRICS_PATH = "/-/drain", "/metrics"
 DRAIN_HEADER, CLOSE = b"x-tome-drain", b"close"
 _HEALTH_SECONDS = 2.0
 _DISCARD_SECONDS = 2.0
-_LOST = "the replica that had this request was lost; try again"
+LOST = "the replica that had this request was lost; try again"
 
 
 class _Gone(Exception):
@@ -153,7 +153,7 @@ class Guard:
                 return
             if answer.refusal is not None:
                 raise answer.refusal
-        raise Refusal(503, _LOST)
+        raise Refusal(503, LOST)
 
 
 class _Answer:
@@ -183,7 +183,7 @@ def _translated(start: dict[str, Any]) -> Refusal | None:
     known = {
         404: Refusal(404, "no such path"),
         408: Refusal(504, "no answer in time"),
-        500: Refusal(500, "the server failed at this request"),
+        500: Refusal(500, FAILED),
         503: Refusal(503, "no replica can take this request; try again later"),
     }
     return known.get(start["status"], malformed("the request was refused"))

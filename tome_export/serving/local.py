@@ -170,7 +170,15 @@ def _private() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_metrics_report_interval_ms": "2000",
+        "RAY_metrics_report_interval_ms": "5000",
+        "RAY_worker_niceness": "0",  # or whatever else the machine does would come before the server
+        # One model on one machine needs less housekeeping than a cluster, and takes its time from the model.
+        "RAY_task_events_report_interval_ms": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     }
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tome_export.serving.grpc_messages import load_messages
-from tome_export.serving.guard import Gate, Guard
+from tome_export.serving.guard import LOST, Gate, Guard
 from tome_export.serving.options import Limits
-from tome_export.serving.refusal import Refusal
+from tome_export.serving.refusal import FAILED, Refusal
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 GRPC_BYTES = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
@@ -108,16 +109,14 @@ def _guarded(plain: Callable[..., Any], gate: Gate) -> Callable[..., Any]:
                         raise Refusal(503, "the server is shutting down")
                     return await asked(request, context)
                 with gate.pass_through():
-                    answer = await asyncio.wait_for(asked(request, context), gate.limits.answer_seconds)
-                    if context.code() == grpc.StatusCode.INTERNAL and not (
-                        context.details() or ""
-                    ).startswith("the server failed"):  # Ray's words for a replica that was lost: see Guard
-                        context.set_code(grpc.StatusCode.OK)
+                    deadline = time.monotonic() + gate.limits.answer_seconds
+                    for _ in range(2):
+                        answer = await asyncio.wait_for(asked(request, context), deadline - time.monotonic())
+                        if context.code() != grpc.StatusCode.INTERNAL or context.details() == FAILED:
+                            return answer
+                        context.set_code(grpc.StatusCode.OK)  # Ray's INTERNAL is a lost replica: see Guard
                         context.set_details("")
-                        answer = await asyncio.wait_for(asked(request, context), gate.limits.answer_seconds)
-                        if context.code() == grpc.StatusCode.INTERNAL:
-                            raise Refusal(503, "the replica that had this request was lost; try again")
-                    return answer
+                    raise Refusal(503, LOST)
             except asyncio.TimeoutError:
                 refusal = Refusal(504, f"no answer within {gate.limits.answer_seconds:g} seconds")
             except Refusal as caught:

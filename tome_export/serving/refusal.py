@@ -15,6 +15,10 @@ _CODES = {
 }
 
 
+FAILED = "the server failed at this request"
+"""Said of a fault of ours, by whom the guard of gRPC tells it from the loss of a replica."""
+
+
 class Refusal(Exception):
     """`status`: of HTTP. The message is one line for the client and names nothing of the server's inside."""
 

@@ -12,7 +12,7 @@ from tome_export.serving import http, models
 from tome_export.serving.grpc_messages import load_messages, read_request, write_answer
 from tome_export.serving.metrics import Metrics
 from tome_export.serving.options import ModelOptions
-from tome_export.serving.refusal import Refusal
+from tome_export.serving.refusal import FAILED, Refusal
 from tome_export.serving.service import Service
 
 
@@ -112,4 +112,4 @@ def _failed(error: Exception) -> Refusal:
     import logging
 
     logging.getLogger("ray.serve").exception("a request failed", exc_info=error)
-    return Refusal(500, "the server failed at this request")
+    return Refusal(500, FAILED)

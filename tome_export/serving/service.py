@@ -50,6 +50,7 @@ class Service:
             precision=options.precision,
             device=options.device,
             threads=options.threads,
+            spin=False,
         ).result()
         self.version = self._runtime.version
         for size in sorted({1, options.max_batch}):  # whatever is done only once, is done before the first

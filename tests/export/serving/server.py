@@ -1,7 +1,6 @@
 """`tome-export serve` as a process, and the ways to ask it that no well-behaved client has."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -72,15 +71,28 @@ class Server:
             return found
 
     def processes(self) -> dict[int, str]:
-        """The server's processes, by number: all that descend from it."""
-        listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-        ).stdout
-        rows = [re.split(r"\s+", line.strip(), maxsplit=2) for line in listed.splitlines()]
-        found, parents = {}, {self.process.pid}
-        while parents:
-            found |= {int(row[0]): row[2] for row in rows if int(row[1]) in parents or int(row[0]) in parents}
-            parents = {int(row[0]) for row in rows if int(row[1]) in parents}
+        """The server's processes, all that descend from it: number and name."""
+        parents, names = {}, {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                stat = (path / "stat").read_text(errors="replace")
+                names[int(path.name)] = (path / "cmdline").read_text(errors="replace")
+            except OSError:
+                continue
+            parents[int(path.name)] = int(stat.rpartition(")")[2].split()[1])
+        found = {self.process.pid}
+        while more := {number for number, parent in parents.items() if parent in found} - found:
+            found |= more
+        return {number: names[number] for number in found if number in names}
+
+    def listening(self, port: int) -> set[str]:
+        """Addresses on which anybody listens at this port, as the kernel writes them."""
+        found = set()
+        for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+            for line in path.read_text().splitlines()[1:]:
+                address, state = line.split()[1], line.split()[3]
+                if state == "0A" and int(address.partition(":")[2], 16) == port:
+                    found.add(address.partition(":")[0])
         return found
 
     def replicas(self) -> list[int]:
