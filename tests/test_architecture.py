@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt")
+ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt", "ray", "tritonclient")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
@@ -27,6 +27,10 @@ OF_BUNDLES = [
     "precision.keep", "precision.layers", "precision.made", "precision.makers", "precision.pictures",
     "precision.result", "precision.sensitivity",
     "tensorrt.cache", "tensorrt.engine", "tensorrt.gpu",
+    "serving.app", "serving.batching", "serving.config_file", "serving.grpc_messages", "serving.guard",
+    "serving.http", "serving.local", "serving.metrics", "serving.models", "serving.needs", "serving.options",
+    "serving.pictures", "serving.processes", "serving.protocol", "serving.proxy", "serving.refusal",
+    "serving.replica", "serving.service", "serving.start", "serving.tensors",
     "triton.config", "triton.pbtxt", "triton.repository", "triton.serving",
     "bench", "benching.contenders", "benching.machine", "benching.memory", "benching.memory_child",
     "benching.merging", "benching.plot", "benching.report", "benching.result", "benching.sweep",

@@ -6,9 +6,9 @@
     │   ├── ModelError            unknown model name, bad image size, bad options
     │   ├── CheckpointError       a weights file that is missing, broken, unsafe, or of another model
     │   ├── PatchError            a model that Token Merging cannot be applied to faithfully
-    │   └── (tome_export adds BundleError, MissingExtraError, ImageError)
+    │   └── (tome_export adds BundleError, MissingExtraError, ImageError, TooLargeError)
     └── (tome_export adds ConversionError, ParityError, AccuracyError, WorkerError, EvaluationError,
-         BenchError)
+         BenchError, GpuError, ServingError)
 
 Messages are one line: what is wrong, then what to do about it.
 """

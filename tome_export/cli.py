@@ -15,6 +15,7 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
+from tome_export.commands.serve import serve
 from tome_export.commands.triton import triton
 from tome_export.commands.tune import tune_command
 from tome_export.commands.verify import verify
@@ -30,6 +31,7 @@ COMMANDS = {
     "inspect": inspect,
     "lint": lint,
     "triton": triton,
+    "serve": serve,
     "build-engine": build_engine,
     "models": models,
     "doctor": doctor,

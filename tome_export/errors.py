@@ -15,6 +15,10 @@ class ImageError(RequestError):
     """An image file that cannot be read."""
 
 
+class TooLargeError(ImageError):
+    """An image of more pixels than is safe, or than is allowed, to read."""
+
+
 class ConversionError(TomeError):
     """Tracing, saving or converting the model failed."""
 
@@ -41,3 +45,7 @@ class EvaluationError(TomeError):
 
 class BenchError(TomeError):
     """A benchmark that could not measure something."""
+
+
+class ServingError(TomeError):
+    """A server that did not start, or did not stop as it should."""

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from tome_export.errors import ImageError, RequestError
+from tome_export.errors import ImageError, RequestError, TooLargeError
 from tome_export.resize_opencv import resize_bilinear
 
 MAX_PIXELS = 178_956_970
@@ -176,14 +176,17 @@ def load_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{path}: {error}") from None
 
 
-def decode_image(source: Path | BinaryIO) -> Image.Image:
-    """As `load_image`, also from an open file such as `io.BytesIO`. Raises ImageError that names no file."""
+def decode_image(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As `load_image`, also from an open file such as `io.BytesIO`. Raises ImageError that names no file,
+    TooLargeError above `max_pixels` (at most MAX_PIXELS), before a pixel is decoded."""
     try:
-        return _decode(source)
+        return _decode(source, min(max_pixels, MAX_PIXELS))
     except Image.UnidentifiedImageError:
         raise ImageError(f"not an image in a known format ({', '.join(_readable())})") from None
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise TooLargeError("has more pixels than is safe to read") from None
     except Exception as error:  # a damaged file can make a decoder raise nearly anything
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
         raise ImageError(f"cannot be read as an image ({reason})") from None
@@ -201,7 +204,7 @@ def load_inputs(path: str | Path, recipes: Sequence[Preprocess]) -> list[np.ndar
         raise ImageError(f"{path}: {error}") from None
 
 
-def _decode(source: Path | BinaryIO) -> Image.Image:
+def _decode(source: Path | BinaryIO, max_pixels: int) -> Image.Image:
     if isinstance(source, Path):
         if not source.is_file():
             raise ImageError("is not a file" if source.exists() else "no such file")
@@ -215,8 +218,9 @@ def _decode(source: Path | BinaryIO) -> Image.Image:
         # Pillow warns from half its limit on (the limit itself still raises) and of odd metadata.
         warnings.simplefilter("ignore")
         with Image.open(source, formats=_readable()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width} x {image.height} pixels is more than is safe to read")
+            if image.width * image.height > max_pixels:
+                what = "is safe to read" if max_pixels == MAX_PIXELS else f"the {max_pixels:,} allowed"
+                raise TooLargeError(f"{image.width} x {image.height} pixels is more than {what}")
             image.load()
             try:
                 upright = ImageOps.exif_transpose(image)

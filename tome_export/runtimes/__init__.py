@@ -64,6 +64,7 @@ def open_runtime(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> Runtime:
     """Open a bundle's model on a runtime.
 
@@ -71,12 +72,13 @@ def open_runtime(
     threads: CPU threads inside an operator, None for all. onednn: Paddle on the CPU only; False is for
     comparisons, and several times slower. taps: run the variant of the graph that also returns, after the
     outputs, the tensors inside it that `bundle.taps` names, as far as it has them; slower, for finding out
-    what a model did.
+    what a model did. spin: ONNX Runtime only; its threads wait for one another without giving up their
+    cores, which is faster alone, and slower where other processes need the cores, as in a server.
 
     Raises RequestError, MissingExtraError, BundleError.
     """
     return _module(name).open_bundle(
-        bundle, precision=precision, device=device, threads=threads, onednn=onednn, taps=taps
+        bundle, precision=precision, device=device, threads=threads, onednn=onednn, taps=taps, spin=spin
     )
 
 

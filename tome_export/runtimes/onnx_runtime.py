@@ -18,6 +18,7 @@ _ERRORS_ONLY = 3  # of ONNX Runtime's log severities
 # Where an x86 processor has no VNNI, its fast product of uint8 and int8 saturates. With VNNI this would only
 # be slower: 2.7x, int8 ViT-B/16 on a Xeon with AMX.
 EXACT_INT8 = "session.x64quantprecision"
+_SPINNING = "session.intra_op.allow_spinning"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _INSTALL = 'pip install "tome-export[onnx]"'
@@ -31,9 +32,10 @@ def open_bundle(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> OnnxRuntime:
     """See `tome_export.runtimes.open_runtime`; `onednn` means nothing here."""
-    return OnnxRuntime(bundle, precision, device, threads, taps)
+    return OnnxRuntime(bundle, precision, device, threads, taps, spin)
 
 
 def probe() -> Probe:
@@ -51,7 +53,15 @@ class OnnxRuntime(Runtime):
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, precision: str, device: str, threads: int | None, taps: bool = False):
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: str,
+        device: str,
+        threads: int | None,
+        taps: bool = False,
+        spin: bool = True,
+    ):
         super().__init__(bundle, device)
         path = bundle.file(artifact_of(self.name, bundle, precision), ".onnx")
         onnxruntime = load_onnxruntime()
@@ -62,7 +72,8 @@ class OnnxRuntime(Runtime):
 
             model = with_taps(path, bundle.taps)
         first = self._provider(onnxruntime, device)
-        self._session = start_session(model, path.parent, device, threads, first=first)
+        configure = _keep if spin else _sleep_when_waiting
+        self._session = start_session(model, path.parent, device, threads, configure, first)
         self._input_name = self._session.get_inputs()[0].name
         self._output_names = [output.name for output in self._session.get_outputs()]
         if taps:
@@ -80,12 +91,20 @@ class OnnxRuntime(Runtime):
         self._session = None
 
 
+def _keep(options: Any) -> None:
+    """As they are."""
+
+
+def _sleep_when_waiting(options: Any) -> None:
+    options.add_session_config_entry(_SPINNING, "0")
+
+
 def start_session(
     model: Path | bytes,
     folder: Path,
     device: str = "cpu",
     threads: int | None = None,
-    configure: Callable[[Any], None] = lambda options: None,
+    configure: Callable[[Any], None] = _keep,
     first: tuple[str, dict[str, str]] | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` of a file, or of a serialised model whose weights are in `folder`.

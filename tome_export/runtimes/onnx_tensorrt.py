@@ -26,8 +26,9 @@ def open_bundle(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> OnnxTensorRt:
-    """See `tome_export.runtimes.open_runtime`; `onednn` means nothing here."""
+    """See `tome_export.runtimes.open_runtime`; `onednn` and `spin` mean nothing here."""
     return OnnxTensorRt(bundle, precision, device, check_threads(threads), taps)
 
 

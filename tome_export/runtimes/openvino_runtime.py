@@ -27,8 +27,9 @@ def open_bundle(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> OpenVino:
-    """See `tome_export.runtimes.open_runtime`; `onednn` means nothing here."""
+    """See `tome_export.runtimes.open_runtime`; `onednn` and `spin` mean nothing here."""
     return OpenVino(bundle, precision, device, threads, taps)
 
 

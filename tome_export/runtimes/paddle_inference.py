@@ -38,8 +38,9 @@ def open_bundle(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> PaddleInference:
-    """See `tome_export.runtimes.open_runtime`."""
+    """See `tome_export.runtimes.open_runtime`; `spin` means nothing here."""
     return PaddleInference(bundle, precision, device, threads, onednn, taps)
 
 

@@ -25,8 +25,9 @@ def open_bundle(
     threads: int | None = None,
     onednn: bool = True,
     taps: bool = False,
+    spin: bool = True,
 ) -> TensorRt:
-    """See `tome_export.runtimes.open_runtime`; `threads` and `onednn` mean nothing here."""
+    """See `tome_export.runtimes.open_runtime`; `threads`, `onednn` and `spin` mean nothing here."""
     check_threads(threads)
     return TensorRt(bundle, precision, device, taps)
 
