@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt")
+ENGINES = ("paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "ray", "tensorrt")
 # What reads a bundle: none of it may reach for the Python model, so that it runs where that is not.
 OF_BUNDLES = [
     "bundle", "doctor", "errors", "manifest", "predict", "preprocess", "quiet", "onnx_shell", "onnx_taps",
@@ -23,7 +23,10 @@ OF_BUNDLES = [
     "evaluate", "evaluation.classes", "evaluation.dataset", "evaluation.follow", "evaluation.interrupt",
     "evaluation.metrics", "evaluation.outcomes", "evaluation.pool", "evaluation.progress",
     "evaluation.report", "evaluation.slots", "evaluation.supply", "evaluation.table",
-    "evaluation.worker", "precision.fp16", "precision.gate", "precision.half", "precision.int8",
+    "evaluation.worker",
+    "predict_many", "offline.cluster", "offline.gather", "offline.listing", "offline.parts", "offline.report",
+    "offline.request", "offline.run", "offline.stages", "offline.table",
+    "precision.fp16", "precision.gate", "precision.half", "precision.int8",
     "precision.keep", "precision.layers", "precision.made", "precision.makers", "precision.pictures",
     "precision.result", "precision.sensitivity",
     "tensorrt.cache", "tensorrt.engine", "tensorrt.gpu",

@@ -94,7 +94,7 @@ def predict_many(
     request = make_request(bundle, source, runtime, precision, device, top)
     resources = Resources(batch, actors, threads, workers, address)
     follow = follow or Follow()
-    with open_parts(Path(out).absolute(), request, bundle.manifest.labels, shard, overwrite) as parts:
+    with open_parts(Path(out), request, bundle.manifest.labels, shard, overwrite) as parts:
         todo = [] if parts.is_moving else parts.unfinished()
         images = parts.description.images
         before = images - sum(stop - start for start, stop in map(parts.bounds, todo))

@@ -65,12 +65,17 @@ def predict_many_command(
         view = ProgressView(opened.stdout, title="predict")
 
         class Shown(Follow):
+            first = True
+
             def started(self, total: int, before: int) -> None:
                 if before:
                     print(f"  goes on after {before} of {total} images", file=opened.stdout, flush=True)
                 view.start(total, before)
 
             def advanced(self, done: int) -> None:
+                if self.first:  # until then Ray and the models were starting
+                    self.first = False
+                    view.measure_from(done)
                 view.advance(done)
 
         try:

@@ -40,6 +40,11 @@ class ProgressView:
             self._task = self._bar.add_task("", total=total, completed=before, speed="")
             self._bar.start()
 
+    def measure_from(self, done: int) -> None:
+        """The speed is that from now on, with `done` images decided."""
+        self._before, self._begin = done, time.monotonic()
+        self._last_line = self._begin
+
     def advance(self, done: int) -> None:
         """`done` images of all are decided."""
         now = time.monotonic()

@@ -36,7 +36,7 @@ class Parts:
 
     @property
     def listing(self) -> Listing:
-        return Listing(self.folder, self.description.images, self.description.ignored)
+        return Listing(self.folder.absolute(), self.description.images, self.description.ignored)
 
     @property
     def shards(self) -> int:
