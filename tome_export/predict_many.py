@@ -89,7 +89,8 @@ def predict_many(
     check_threads(threads)
     _check_counts(batch=(batch, MAX_BATCH), actors=(actors, MAX_WORKERS), workers=(workers, MAX_WORKERS))
     _check_counts(shard=(shard, 1_000_000))
-    load_ray(), load_pyarrow()
+    load_ray(address)  # an extra that is missing is said first
+    load_pyarrow()
     bundle = Bundle.open(Path(folder).resolve())
     request = make_request(bundle, source, runtime, precision, device, top)
     resources = Resources(batch, actors, threads, workers, address)

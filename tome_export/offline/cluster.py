@@ -6,7 +6,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,8 +36,11 @@ class Layout:
     actor_gpus: int
 
 
-def load_ray() -> Any:
-    """The ray package with ray.data. Raises MissingExtraError."""
+def load_ray(address: str = "") -> Any:
+    """The ray package with ray.data. Unless it is for a running cluster, Ray's processes will know one
+    another by a random token, which its library reads when it is loaded. Raises MissingExtraError."""
+    if not address and "ray" not in sys.modules:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -54,7 +59,7 @@ def load_ray() -> Any:
 @contextlib.contextmanager
 def joined(address: str) -> Iterator[Any]:
     """The ray module, connected to a running cluster. Raises RequestError, MissingExtraError."""
-    ray = load_ray()
+    ray = load_ray(address)
     try:
         ray.init(address=address, **_QUIET)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -85,6 +90,7 @@ def started(plan: Layout, store: int, note: Path) -> Iterator[Any]:
                 num_cpus=plan.actors + plan.workers + 1,  # one for what lists the shards
                 num_gpus=plan.actors * plan.actor_gpus,
                 include_dashboard=False,
+                _node_ip_address="127.0.0.1",
                 object_store_memory=store,
                 _temp_dir=scratch,
                 **_QUIET,
