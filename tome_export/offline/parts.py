@@ -108,7 +108,7 @@ def open_parts(
             stack.enter_context(_locked(folder))
             description = _read(folder)
             if differences := description.request.differences(request):
-                if not overwrite:
+                if not overwrite and any(folder.glob("[0-9]*.parquet")):  # else nothing is lost
                     raise RequestError(
                         f"{folder}: has the parts of a different request ({differences}); ask for "
                         "the same, or drop them with --overwrite"

@@ -20,7 +20,7 @@ from tome_export.evaluation.interrupt import Interrupt
 from tome_export.offline.cluster import Layout, joined, layout_here, layout_there, started
 from tome_export.offline.gather import Gatherer
 from tome_export.offline.parts import Parts
-from tome_export.offline.stages import Job, Predictor, prepare
+from tome_export.offline.stages import Job, Predictor, prepare, raise_trouble
 from tome_export.runtimes.base import first_line
 
 _LEAST_STORE = 200_000_000
@@ -61,6 +61,7 @@ def run(
         try:
             with closing(_batches(ray, plan, job, _image_bytes(bundle) * resources.batch)) as batches:
                 for batch in batches:
+                    raise_trouble(batch)
                     for shard, answers in gatherer.add(batch, lambda shard: _length(parts.bounds(shard))):
                         parts.write(shard, answers)
                     yield gatherer.rows

@@ -14,13 +14,14 @@ import numpy as np
 
 from tome_core.errors import TomeError
 from tome_export.bundle import Bundle
-from tome_export.errors import ImageError, RequestError
+from tome_export.errors import ImageError, RequestError, WorkerError
 from tome_export.evaluation.outcomes import best
 from tome_export.evaluation.worker import reason
 from tome_export.offline.listing import Listing
 from tome_export.offline.request import Request
 from tome_export.preprocess import Preprocess, load_inputs
 from tome_export.runtimes import open_runtime
+from tome_export.runtimes.base import first_line
 
 NOT_A_NUMBER = "the model's answer is not a number"
 
@@ -83,10 +84,13 @@ def _prepared(source: Path, shard: int, first: int, paths: list[str], recipe: Pr
 
 class Predictor:
     """A model in an actor. A batch without its "image" and with "classes" int32 and "probabilities" float32,
-    both `[n, top]`: -1 and NaN where "error" says why."""
+    both `[n, top]`: -1 and NaN where "error" says why.
+
+    What an actor raises reaches the command as text, between Ray's. So what goes wrong is an answer too:
+    "trouble" is "" or the exit status and the message."""
 
     def __init__(self, job: Job):
-        self._top, self._trouble = job.request.top, None
+        self._top, self._trouble = job.request.top, ""
         try:
             self._runtime = open_runtime(
                 job.request.runtime,
@@ -95,21 +99,42 @@ class Predictor:
                 device=job.request.device,
                 threads=job.threads,
             )
-        except TomeError as error:  # one that is raised here reaches the command as text only
-            self._trouble = error
+        except Exception as error:
+            self._trouble = _told(error)
 
     def __call__(self, batch: Batch) -> Batch:
-        if self._trouble is not None:
-            raise self._trouble
         images, errors = batch.pop("image"), batch["error"].astype(object)
         good = errors == ""
         classes = np.full((len(errors), self._top), -1, np.int32)
         probabilities = np.full((len(errors), self._top), np.nan, np.float32)
-        if good.any():
-            logits = self._runtime.run(images if good.all() else images[good])["logits"]
-            classes[good], probabilities[good] = best(logits, self._top)
+        trouble = self._trouble
+        if good.any() and not trouble:
+            try:
+                logits = self._runtime.run(images if good.all() else images[good])["logits"]
+                classes[good], probabilities[good] = best(logits, self._top)
+            except Exception as error:
+                trouble = _told(error)
         errors[good & (classes[:, 0] < 0)] = NOT_A_NUMBER
-        return batch | {"error": errors, "classes": classes, "probabilities": probabilities}
+        return batch | {
+            "error": errors,
+            "classes": classes,
+            "probabilities": probabilities,
+            "trouble": np.full(len(errors), trouble, object),
+        }
+
+
+def raise_trouble(batch: Batch) -> None:
+    """Take "trouble" out of a batch of answers. Raises RequestError or WorkerError if there was some."""
+    for told in batch.pop("trouble"):
+        if told:
+            status, message = told.split(" ", 1)
+            raise RequestError(message) if status == "2" else WorkerError(message)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, TomeError):
+        return f"{error.exit_code} {error}"
+    return f"1 the model failed ({type(error).__name__}: {first_line(error)})"
 
 
 def _unseen(folder: Path) -> RequestError:
