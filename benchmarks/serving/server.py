@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tome_export.staging import terminate_as_exit
+
 _MAIN = "import sys; sys.argv[0] = 'tome-export'; from tome_export.cli import main; main()"
 _START_SECONDS, _STOP_SECONDS = 120, 60
 
@@ -68,7 +70,7 @@ def served(bundle: Path, *options: object) -> Iterator[Server]:
     said."""
     http, grpc = free_ports(2)
     ports = ("--port", http, "--grpc-port", grpc)
-    with tempfile.TemporaryDirectory() as folder:
+    with terminate_as_exit(), tempfile.TemporaryDirectory() as folder:
         said = Path(folder) / "said"
         command = [sys.executable, "-c", _MAIN, "serve", *map(str, (bundle, *ports, *options))]
         with open(said, "w") as log:
