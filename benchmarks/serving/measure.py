@@ -31,6 +31,7 @@ class Throughput:
     ratio: tuple[float, float, float]
     mean_batch: float
     batch: int
+    cpu: dict[str, float]
 
 
 def in_turns(
@@ -49,12 +50,15 @@ def in_turns(
     long, at the mean batch of the first turn, with as many threads; the server has nothing to do then."""
     served, alone = [], []
     images, runs = server.counts()
-    batch = 0
+    batch, answered, cpu = 0, 0, dict.fromkeys(server.cpu_seconds(), 0.0)
     with Load(server, questions, clients, protocols) as load:
         with open_runtime(runtime, Bundle.open(bundle), precision=precision, threads=threads) as opened:
             load.ask_for(min(2.0, seconds))  # whatever is done only once
             for _ in range(turns):
+                before, already = server.cpu_seconds(), len(load.record.answered)
                 begin, end = load.ask_for(seconds / turns)
+                after, answered = server.cpu_seconds(), answered + len(load.record.answered) - already
+                cpu = {kind: spent + after[kind] - before[kind] for kind, spent in cpu.items()}
                 served.append(load.record.between(begin, end) / (end - begin))
                 if not batch:
                     time.sleep(_METRICS_SECONDS)
@@ -71,6 +75,7 @@ def in_turns(
         (float(low), float(middle), float(high)),
         mean,
         batch,
+        {kind: 1000 * spent / max(1, answered) for kind, spent in cpu.items()},
     )
 
 

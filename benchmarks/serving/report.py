@@ -34,6 +34,7 @@ def throughput(found: Throughput) -> str:
         ("in this process", f"{found.alone:.1f} images/s at batch {found.batch}"),
         ("ratio", f"{middle:.2f} ({low:.2f} to {high:.2f})"),
         ("mean batch", f"{found.mean_batch:.1f}"),
+        ("CPU ms an image", ", ".join(f"{kind} {spent:.1f}" for kind, spent in found.cpu.items())),
     ]
     return f"throughput\n{table(rows)}\n\n{latency_table(found.record)}{trouble(found.record)}"
 

@@ -49,6 +49,15 @@ class Server:
         """Numbers of the processes that hold a model."""
         return [pid for pid, line in self.processes().items() if line.startswith("ray::ServeReplica")]
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Of processors, used so far: by replicas, the process that listens, the rest of Ray, and the
+        clients, which are this process."""
+        found = {"replicas": 0.0, "proxy": 0.0, "rest": 0.0, "clients": sum(os.times()[:2])}
+        for pid, line in self.processes().items():
+            kind = "replicas" if line.startswith("ray::ServeReplica") else "rest"
+            found["proxy" if line.startswith("ray::ProxyActor") else kind] += _cpu_seconds(pid)
+        return found
+
     def counts(self) -> tuple[float, float]:
         """Images and runs of the model so far, of /metrics, which is some seconds behind."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
@@ -125,11 +134,6 @@ class Memory:
         self._ended.set()
         self._thread.join()
 
-    def growth(self) -> float:
-        """Bytes by which the last third of the samples is above the middle third, by their medians."""
-        values = sorted_thirds([all_of for _, all_of, _ in self.samples])
-        return values[2] - values[1]
-
     def _sample(self) -> None:
         while not self._ended.wait(self._every):
             everyone, replicas = 0, 0
@@ -146,6 +150,14 @@ def sorted_thirds(values: Sequence[float]) -> list[float]:
     third = max(1, len(values) // 3)
     parts = values[:third], values[third : 2 * third] or values, values[-third:]
     return [sorted(part)[len(part) // 2] for part in parts]
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _pss(pid: int) -> int:
