@@ -15,6 +15,7 @@ from tome_export.commands.inspect import inspect
 from tome_export.commands.lint import lint
 from tome_export.commands.models import models
 from tome_export.commands.predict import predict
+from tome_export.commands.predict_many import predict_many_command
 from tome_export.commands.serve import serve
 from tome_export.commands.triton import triton
 from tome_export.commands.tune import tune_command
@@ -23,6 +24,7 @@ from tome_export.commands.visualize import visualize
 
 COMMANDS = {
     "predict": predict,
+    "predict-many": predict_many_command,
     "eval": evaluate_command,
     "bench": bench_command,
     "tune": tune_command,

@@ -73,7 +73,7 @@ def _read_folder(root: Path, labels: Sequence[str] | None, classes: int) -> Data
         indices, rule = match_classes(folders, labels, classes, folders=True, where=str(root))
         samples, ignored = [], len(visible) - len(folders)
         for folder in folders:
-            found = list(_files(root, folder))
+            found = list(files_below(root, folder))
             pictures = [path for path in found if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES]
             ignored += len(found) - len(pictures)
             samples += [Sample(path, indices[folder]) for path in pictures]
@@ -84,9 +84,9 @@ def _read_folder(root: Path, labels: Sequence[str] | None, classes: int) -> Data
     return Dataset(root, tuple(samples), rule, ignored)
 
 
-def _files(root: Path, folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+def files_below(root: Path, folder: str = "", above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
     """Files below root/folder, sorted, as paths below root. Hidden ones are skipped; links are followed, but
-    not round in circles."""
+    not round in circles. Holds the names of one folder a level in memory. Raises OSError."""
     status = os.stat(root / folder)
     here = status.st_dev, status.st_ino
     if here in above:
@@ -94,10 +94,11 @@ def _files(root: Path, folder: str, above: tuple[tuple[int, int], ...] = ()) -> 
     with os.scandir(root / folder) as entries:
         visible = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
     for name, is_folder in visible:
+        path = f"{folder}/{name}" if folder else name
         if is_folder:
-            yield from _files(root, f"{folder}/{name}", (*above, here))
+            yield from files_below(root, path, (*above, here))
         else:
-            yield f"{folder}/{name}"
+            yield path
 
 
 def _read_list(root: Path, file: Path, labels: Sequence[str] | None, classes: int) -> Dataset:

@@ -105,15 +105,15 @@ def collect(
     return outcomes
 
 
-def best(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[n, classes]` -> best classes int32 and probabilities float32, both `[n, k]`; of equal logits
-    the lower class first. A row that holds NaN or infinity has no answer: -1 and NaN."""
+def best(logits: np.ndarray, top: int = TOP) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[n, classes]` -> the `top` best classes int32 and probabilities float32, both `[n, k]`; of
+    equal logits the lower class first. A row that holds NaN or infinity has no answer: -1 and NaN."""
     logits = logits.astype(np.float64)
     sound = np.isfinite(logits).all(1, keepdims=True)
     logits = np.where(sound, logits, 0)
     exponential = np.exp(logits - logits.max(1, keepdims=True))
     probability = exponential / exponential.sum(1, keepdims=True)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
     chosen = np.take_along_axis(probability, order, 1)
     return np.where(sound, order, -1).astype(np.int32), np.where(sound, chosen, np.nan).astype(np.float32)
 

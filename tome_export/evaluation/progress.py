@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar on a terminal, a line now and then elsewhere."""
+"""How far a command is with its images: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ _SECONDS_BETWEEN_LINES = 20.0
 
 class ProgressView:
     """Shows `advance`d images of `total` on `stream`, with speed and time left. On what is not a terminal:
-    a line every twenty seconds, if `lines`."""
+    a line every twenty seconds, if `lines`. `title`: what is being done."""
 
-    def __init__(self, stream: TextIO, lines: bool = True):
+    def __init__(self, stream: TextIO, lines: bool = True, title: str = "evaluate"):
         self._console = Console(file=stream, highlight=False)
-        self._lines = lines
+        self._lines, self._title = lines, title
         self._bar: Progress | None = None
 
-    def start(self, total: int) -> None:
-        self._total, self._begin = total, time.monotonic()
+    def start(self, total: int, before: int = 0) -> None:
+        """before: how many were decided earlier, which say nothing about the speed."""
+        self._total, self._before, self._begin = total, before, time.monotonic()
         self._last_line = self._begin
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("  evaluate"),
+                TextColumn(f"  {self._title}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[speed]}"),
@@ -36,13 +37,18 @@ class ProgressView:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._task = self._bar.add_task("", total=total, speed="")
+            self._task = self._bar.add_task("", total=total, completed=before, speed="")
             self._bar.start()
+
+    def measure_from(self, done: int) -> None:
+        """The speed is that from now on, with `done` images decided."""
+        self._before, self._begin = done, time.monotonic()
+        self._last_line = self._begin
 
     def advance(self, done: int) -> None:
         """`done` images of all are decided."""
         now = time.monotonic()
-        rate = done / max(now - self._begin, 1e-9)
+        rate = max(done - self._before, 1e-9) / max(now - self._begin, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, speed=f"{rate:.1f} images/s")
         elif self._lines and now - self._last_line >= _SECONDS_BETWEEN_LINES and done < self._total:
