@@ -185,8 +185,8 @@ def decode_image(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image
         raise ImageError(f"not an image in a known format ({', '.join(_readable())})") from None
     except ImageError:
         raise
-    except Image.DecompressionBombError:
-        raise TooLargeError("has more pixels than is safe to read") from None
+    except Image.DecompressionBombError as error:  # says how many
+        raise TooLargeError(f"cannot be read as an image ({error})") from None
     except Exception as error:  # a damaged file can make a decoder raise nearly anything
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
         raise ImageError(f"cannot be read as an image ({reason})") from None

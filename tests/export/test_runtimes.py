@@ -237,7 +237,8 @@ import tome_export.bundle, tome_export.doctor, tome_export.manifest, tome_export
 import tome_export.runtimes.onnx_runtime, tome_export.runtimes.paddle_inference
 import tome_export.runtimes.openvino_runtime, tome_export.runtimes.tensorrt_runtime
 import tome_export.runtimes.onnx_tensorrt
-engines = {"paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt", "cuda", "tome_core.zoo"}
+engines = {"paddle", "onnxruntime", "onnx", "openvino", "paddle2onnx", "tensorrt", "cuda.bindings", "ray"}
+engines |= {"tome_core.zoo"}
 print(sorted(engines & set(sys.modules)))
 """)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
