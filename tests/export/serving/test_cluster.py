@@ -57,7 +57,6 @@ def dashboard(environment):
         process.wait(timeout=60)
 
 
-@pytest.mark.slow  # half a minute on an idle machine
 def test_two_machines_with_a_replica_each_answer_right(
     dashboard, environment, served_bundle, details, tmp_path
 ):
