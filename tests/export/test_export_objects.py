@@ -91,7 +91,12 @@ def test_a_failed_export_leaves_the_object_as_it_was_and_no_folder(tmp_path):
     assert model.r == 4 and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["PasslViT", "PasslMAE", "PasslDistilled", "TimmViT", "NoClassToken"])
+# What the slow ones compute when they are patched is in tests/core/test_patch_foreign.py.
+@pytest.mark.parametrize(
+    "name",
+    ["PasslMAE", "PasslDistilled", "NoClassToken"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("PasslViT", "TimmViT")],
+)
 def test_look_alikes_of_other_projects(name, tmp_path):
     model = getattr(foreign_models, name)()
     randomise(model, 1)

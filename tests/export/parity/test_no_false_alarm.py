@@ -46,7 +46,7 @@ def check(found):
             assert block.noise is None or block.noise < result.limits.similarity / 2
 
 
-@pytest.mark.parametrize("seed", [101, 106, 111])
+@pytest.mark.parametrize("seed", [101, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (106, 111))])
 def test_no_false_alarm(seed, tmp_path, monkeypatch):
     check(judged(seed, 10, tmp_path / "out", monkeypatch))
 
@@ -57,7 +57,7 @@ def test_no_false_alarm_in_the_sweep(seed, tmp_path, monkeypatch):
     check(judged(seed, 5, tmp_path / "out", monkeypatch))
 
 
-@pytest.mark.parametrize("model", ["small_vit", "small_mae"])
+@pytest.mark.parametrize("model", ["small_vit", pytest.param("small_mae", marks=pytest.mark.slow)])
 def test_bundles_of_the_pipeline_pass_on_hundreds_of_inputs(model, small_bundles):
     """Without the Python model, so that it is quick: ONNX Runtime and Paddle hold each other to account."""
     from tome_export.parity.verify import verify_bundle

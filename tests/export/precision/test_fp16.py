@@ -113,7 +113,7 @@ def test_a_weight_out_of_range_is_named(checkpoint, tmp_path):
     assert str(caught.value).endswith(f"--keep-float {block}") and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("blocks", [(2,), (1, 3)])
+@pytest.mark.parametrize("blocks", [(2,), pytest.param((1, 3), marks=pytest.mark.slow)])
 def test_an_overflow_is_found_and_its_blocks_are_named(blocks, checkpoint, digit_folder, tmp_path):
     """float16 ends at 65504; in float32 nothing is wrong."""
     model = train.load(checkpoint, 8)

@@ -307,7 +307,8 @@ def test_sigterm_answers_what_is_under_way_and_leaves_nothing(server, images, ri
                 found = infer(opened, protocol, images[:1]).as_numpy("logits")
             except ConnectionRefusedError:
                 return
-            except HTTPConnectionClosed:  # it was with the kernel still when the port closed: refused, too
+            except (HTTPConnectionClosed, ConnectionResetError):
+                # The connection was with the kernel still when the port closed: refused, too.
                 unheard.append(protocol)
             except CLIENTS[protocol].InferenceServerException as refused:
                 if refused.status() not in ("503", "StatusCode.UNAVAILABLE"):
