@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from benchmarks.serving.server import free_ports
+
 COMMAND = Path(sysconfig.get_path("scripts")) / "tome-export"
 
 
@@ -97,11 +99,3 @@ class Server:
 
     def replicas(self) -> list[int]:
         return [number for number, name in self.processes().items() if name.startswith("ray::ServeReplica")]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -16,9 +16,10 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 
+from benchmarks.serving.server import free_ports
 from tests.export import small
 from tests.export.serving import cluster
-from tests.export.serving.server import COMMAND, free_ports
+from tests.export.serving.server import COMMAND
 from tome_export.parity.limits import limits
 from tome_export.runtimes import open_runtime
 

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests.export.serving.server import COMMAND, free_ports
+from benchmarks.serving.server import free_ports
+from tests.export.serving.server import COMMAND
 from tome_export.errors import RequestError
 from tome_export.serving.app import DEPLOYMENT
 from tome_export.serving.options import Scale, divided_threads
