@@ -1,18 +1,18 @@
 """Which way of writing the merge is fastest? ViT-B/16 exported with each, timed side by side.
 
-    python -m benchmarks.merge_formulations [--rounds 25] [--model vit_b16]
+    python -m benchmarks.merge_formulations [--rounds 25] [--model vit_b16] [--r 16] [--batch 1]
 
-The forms compute the same thing; each exported model is compared with dygraph before it is timed. The product
-uses `matrix`. The table in docs/merging.md was made with this script.
+The forms compute the same thing; each exported model is compared with dygraph before it is timed. The
+product's is `matrix`. The table in docs/merging.md was made with this script.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -20,6 +20,7 @@ import paddle
 from tome_core import apply_patch, create_model, matching, merging
 from tome_core import patch as patch_module
 from tome_core.ops import constant, fresh
+from tome_core.taps import tapped
 from tome_core.zoo.random_init import randomise
 from tome_export.benching.machine import machine
 from tome_export.benching.turns import interleave
@@ -38,11 +39,8 @@ class IndexMatch:
     tokens_in: int
 
 
-@paddle.jit.not_to_static
-def index_match(metric, r, class_token=True, distill_token=False, unit_length=False) -> IndexMatch:
+def index_match(metric, r) -> IndexMatch:
     tokens = metric.shape[1]
-    if not unit_length:
-        metric = metric * ((metric * metric).sum(-1, keepdim=True) + 1e-30).rsqrt()
     scores = metric[:, ::2].matmul(metric[:, 1::2], transpose_y=True)
     in_a = (tokens + 1) // 2
     best = scores.max(-1) + constant([-8.0] + [0.0] * (in_a - 1), [1, -1])
@@ -52,9 +50,9 @@ def index_match(metric, r, class_token=True, distill_token=False, unit_length=Fa
     return IndexMatch(order[:, r:].sort(axis=-1), source, destination, tokens)
 
 
-@paddle.jit.not_to_static
-def scatter_merge(match: IndexMatch, x, size=None):
+def scatter(metric, r, x, size):
     """Gather the unmerged and the sources, scatter-add the sources onto the destinations."""
+    match = index_match(metric, r)
     size = paddle.ones_like(x[:, :, :1]) if size is None else size
     merged_size = _scatter(match, size)
     return _scatter(match, x * size) * fresh(merged_size).reciprocal(), merged_size
@@ -69,9 +67,9 @@ def _scatter(match: IndexMatch, x):
     return paddle.concat([kept, paddle.put_along_axis(b, target, moved, 1, reduce="add", broadcast=False)], 1)
 
 
-@paddle.jit.not_to_static
-def gather_merge(match: IndexMatch, x, size=None):
+def gather(metric, r, x, size):
     """Gather the unmerged rows; add the sources to the destinations by a one-hot product of r columns."""
+    match = index_match(metric, r)
     size = paddle.ones_like(x[:, :, :1]) if size is None else size
     places = constant(range(match.tokens_in // 2), [1, -1, 1])
     one_hot = (match.destination.astype("float32").unsqueeze(1) == places).astype("float32")
@@ -93,48 +91,49 @@ def gather_merge(match: IndexMatch, x, size=None):
     return merged_x, paddle.concat([rows(size, match.unmerged), merged], 1)
 
 
-@paddle.jit.not_to_static
-def split_match(metric, r, class_token=True, distill_token=False, unit_length=False) -> matching.Match:
-    """As the product's, but on even and odd tokens sliced apart: a quarter of the scores, more operators."""
-    found = index_match(metric, r, unit_length=unit_length)
-    tokens = metric.shape[1]
-    in_a = (tokens + 1) // 2
-    merged = paddle.nn.functional.one_hot(found.source, in_a)
-    to = (merged * found.destination.astype("float32").unsqueeze(-1)).sum(1) * 2.0 + 1.0
-    merged = merged.sum(1)
-    own = merged.matmul(matching._earlier(np.ones(in_a, bool))) - constant(range(1, in_a + 1), [1, -1])
-    a = paddle.where(merged > 0, to, own)
-    b = constant(range(1, tokens, 2), [1, -1]) + paddle.zeros_like(a[:, :1])
-    even = np.zeros((in_a, tokens)), np.zeros((tokens // 2, tokens))
-    even[0][np.arange(in_a), np.arange(0, tokens, 2)] = 1
-    even[1][np.arange(tokens // 2), np.arange(1, tokens, 2)] = 1
-    label = a.matmul(constant(even[0], [in_a, -1])) + b.matmul(constant(even[1], [tokens // 2, -1]))
-    rows = (*range(-1, -(in_a - r) - 1, -1), *range(1, tokens, 2))
-    return matching.Match(label, rows)
+def matrix(metric, r, x, size):
+    """The product's."""
+    scores = matching.candidate_scores(metric, class_token=True, unit_length=True)
+    return merging.merge_wavg(matching.select(scores, r, class_token=True), x, size)
 
 
-FORMS = {
-    "matrix": SimpleNamespace(match=matching.bipartite_soft_matching, merge=merging.merge_wavg),
-    "matrix, split scores": SimpleNamespace(match=split_match, merge=merging.merge_wavg),
-    "gather + one-hot": SimpleNamespace(match=index_match, merge=gather_merge),
-    "scatter-add": SimpleNamespace(match=index_match, merge=scatter_merge),
-}
+def compared(metric, r, x, size):
+    """The matrix by comparing labels with positions, which a one-hot vector of the position does faster."""
+
+    class Compared(matching.Match):
+        @property
+        def matrix(self):
+            rows = paddle.to_tensor(np.reshape(self.rows, (1, -1, 1)))
+            return (self.label.unsqueeze(1) == rows).astype("float32")
+
+    scores = matching.candidate_scores(metric, class_token=True, unit_length=True)
+    match = matching.select(scores, r, class_token=True)
+    return merging.merge_wavg(Compared(match.label, match.rows), x, size)
 
 
-def export(name: str, r: int, form: SimpleNamespace, folder: Path, image: np.ndarray) -> np.ndarray:
+FORMS = {"matrix": matrix, "matrix, compared": compared, "gather + one-hot": gather, "scatter-add": scatter}
+
+
+def export(name: str, r: int, form: Callable, folder: Path, image: np.ndarray) -> np.ndarray:
     """Export one form to `folder` and return what dygraph computes for `image`."""
     from tome_export.onnx import convert_to_onnx
     from tome_export.trace import save_inference_model
 
-    patch_module.bipartite_soft_matching, patch_module.merge_wavg = form.match, form.merge
+    @paddle.jit.not_to_static
+    def merge(state, index, metric, x, size, source, unit_length):
+        if not unit_length:
+            metric = metric * ((metric * metric).sum(-1, keepdim=True) + 1e-30).rsqrt()
+        return *form(metric, state.schedule.r[index], x, size), source
+
+    patch_module._merge = merge
     model = create_model(name)
     randomise(model, seed=0)
     apply_patch(model).r = r
-    with paddle.no_grad():
+    with paddle.no_grad(), tapped(model) as taps:
         expected = model(paddle.to_tensor(image)).numpy()
     folder.mkdir()
     save_inference_model(model, ["logits"], model.config.image_size, folder, folder / "weights")
-    convert_to_onnx(folder, folder / "weights", ["logits"])
+    convert_to_onnx(folder, folder / "weights", ["logits"], list(taps))
     return expected
 
 
@@ -166,12 +165,13 @@ def main() -> None:
     parser.add_argument("--model", default="vit_b16")
     parser.add_argument("--r", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--batch", type=int, default=1)
     arguments = parser.parse_args()
     from tome_export.parity.samples import make_batch
     from tome_export.preprocess import preset
 
-    image = make_batch(("photo:0",), preset("vit", 224))
-    forms = {"r = 0": (0, FORMS["matrix"])} | {name: (arguments.r, form) for name, form in FORMS.items()}
+    image = make_batch(("photo:0",) * arguments.batch, preset("vit", 224))
+    forms = {"r = 0": (0, matrix)} | {name: (arguments.r, form) for name, form in FORMS.items()}
     with tempfile.TemporaryDirectory() as scratch, quiet() as session:
         contenders: dict[str, dict] = {"onnx": {}, "paddle": {}}
         for index, (name, (r, form)) in enumerate(forms.items()):
@@ -182,7 +182,7 @@ def main() -> None:
                 if not error < 1e-4:
                     raise SystemExit(f"{name} on {runtime} is wrong: {error:.1e} of the range")
                 contenders[runtime][name] = run
-        print(f"{arguments.model}, batch 1; {machine(THREADS)}", file=session.stdout)
+        print(f"{arguments.model}, batch {arguments.batch}; {machine(THREADS)}", file=session.stdout)
         for runtime, runs in contenders.items():
             print(f"\n{runtime:<24}{'time':>11}   speed-up (quartiles) over r = 0", file=session.stdout)
             for name, timing in interleave(runs, arguments.rounds).items():

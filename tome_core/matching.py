@@ -3,8 +3,8 @@
 A `Match` is data: one label per input token, and the label that each output position collects.
 Two tokens with the same label become one. `tome_core.merging` applies it.
 
-Labels are float32: they are small whole numbers, exact, and stay in the one dtype that every runtime
-compares, selects and multiplies without conversions.
+Labels are int64, and what is computed of them too, so that they stay exact where a runtime takes every float
+of a graph to bfloat16 or float16; counts of merged tokens are not, but do not exceed r.
 
 The functions run `exactly` as written, in full precision and without source transformation when tracing, and
 without gradients: a choice has none.
@@ -30,8 +30,9 @@ _TINY = 1e-30
 class Match:
     """A partition of `tokens_in` tokens into `tokens_out` groups.
 
-    label: float32 [batch, tokens_in], the group label of each input token.
-    rows: the label collected by each output position, in output order.
+    label: int64 [batch, tokens_in], the group label of each input token.
+    rows: the label collected by each output position, in output order; in ascending order the labels are
+    evenly spaced.
     """
 
     label: paddle.Tensor
@@ -48,7 +49,19 @@ class Match:
     @property
     def matrix(self) -> paddle.Tensor:
         """float32 [batch, tokens_out, tokens_in]: 1 where the output position collects the token."""
-        return (self.label.unsqueeze(1) == constant(self.rows, [1, -1, 1])).astype("float32")
+        # Not a comparison with `rows`, which Paddle broadcasts slowly. The ONNX graph gets one.
+        ascending = sorted(self.rows)
+        step = ascending[1] - ascending[0] if self.tokens_out > 1 else self.tokens_in
+        if ascending != list(range(ascending[0], ascending[-1] + 1, step)):
+            raise ValueError("the labels of a match are not evenly spaced")
+        low = ascending[0] if ascending[0] < 0 else ascending[0] // step * step
+        place = self.label - low if low else self.label
+        place = place if step == 1 else place // step
+        matrix = F.one_hot(place, self.tokens_out).transpose([0, 2, 1])
+        if ascending == list(self.rows):
+            return matrix
+        order = [ascending.index(label) for label in self.rows]
+        return matrix.gather(paddle.to_tensor(order), axis=1)
 
     @property
     def group(self) -> paddle.Tensor:
@@ -116,23 +129,23 @@ def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_tok
     """The match that `bipartite_soft_matching` makes of its scores; r as `mergeable` limits it, above 0."""
     tokens = scores.shape[1]
     index = np.arange(tokens)
-    in_a, in_b = index % 2 == 0, index % 2 == 1
+    in_a = index % 2 == 0
     order = scores.max(-1).argsort(axis=-1, descending=True, stable=True)
     merged = F.one_hot(order[:, :r], tokens).sum(1)
 
     # A destination's label is its own (odd) index, which makes the argmax the label of a merged token.
-    # Unmerged A tokens are labelled -1, -2, ... in output order.
-    kept = in_a.sum() - r
-    if class_token:
-        own = merged.matmul(_earlier(in_a)) + constant(np.where(in_a, -(index // 2) - 1, index), [1, -1])
+    # Unmerged A tokens are labelled ..., -5, -3, -1 in output order. Whatever the scores, NaN among them, no
+    # label is out of range: Paddle's one-hot would end the run of a whole batch for it.
+    kept = int(in_a.sum()) - r
+    if class_token:  # their order is that of their indices; those before them that merge do not count
+        shift = merged.matmul(-2 * _earlier(in_a)).astype("int64")
+        own = shift + _whole(np.where(in_a, index + 1 - 2 * kept, index))
     else:
-        place = (F.one_hot(order[:, r : r + kept], tokens) * constant(-1 - np.arange(kept), [1, -1, 1])).sum(
-            1
-        )
-        own = place + constant(index * in_b, [1, -1])
-    label = paddle.where(merged.astype("bool"), scores.argmax(-1).astype("float32"), own)
+        rank = order.argsort(axis=-1)
+        own = rank * _whole(2 * in_a) + _whole(np.where(in_a, 1 - 2 * (kept + r), index))
+    label = paddle.where(merged.astype("bool"), scores.argmax(-1), own)
 
-    unmerged, destinations = range(-1, -kept - 1, -1), range(1, tokens, 2)
+    unmerged, destinations = range(1 - 2 * kept, 0, 2), range(1, tokens, 2)
     if distill_token:
         return Match(label, (*unmerged[:1], *destinations[:1], *unmerged[1:], *destinations[1:]))
     return Match(label, (*unmerged, *destinations))
@@ -153,9 +166,8 @@ def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
     if destination.all() or not destination.any():
         return _identity(metric)
     scores = _similarity(metric) + constant(_NEVER * ~destination, [1, 1, -1])
-    nearest = scores.argmax(-1).astype("float32")
-    keep = constant(destination, [1, -1])
-    label = nearest + keep * (constant(index, [1, -1]) - nearest)
+    nearest, keep = scores.argmax(-1), _whole(destination)
+    label = nearest + keep * (_whole(index) - nearest)
     return Match(label, tuple(index[destination].tolist()))
 
 
@@ -177,7 +189,7 @@ def random_bipartite_soft_matching(metric: paddle.Tensor, r: int, seed: int | No
     merged = F.one_hot(draw.argsort(axis=-1)[:, :r], tokens).sum(1)
     scores = _similarity(metric) + _NEVER * merged.unsqueeze(1)
     # Destinations are labelled by their place among the destinations, which is their output position.
-    place = (1.0 - merged).cumsum(-1) - 1.0
+    place = (1 - merged.astype("int64")).cumsum(-1) - 1
     nearest = paddle.take_along_axis(place, scores.argmax(-1), axis=1, broadcast=False)
     return Match(paddle.where(merged > 0, nearest, place), tuple(range(tokens - r)))
 
@@ -196,15 +208,22 @@ _HALF = (paddle.float16, paddle.bfloat16)
 
 
 def _earlier(counted: np.ndarray) -> paddle.Tensor:
-    """float32 [tokens, tokens]: `x.matmul` of it sums what comes before each counted token, 0 for the others.
+    """float32 [tokens, tokens]: `x.matmul` of it sums the counted tokens before each of them; 0 for others.
 
-    Built from two vectors, so that the matrix is not written into the graph; runtimes fold it when they load.
+    Not a cumulative sum, which TensorRT makes a loop of. Built from two vectors, so that the matrix is not
+    written into the graph; runtimes fold it when they load.
     """
     index = np.arange(len(counted))
-    return (constant(index, [-1, 1]) < constant(np.where(counted, index, -1), [1, -1])).astype("float32")
+    by, of = np.where(counted, index, len(counted)), np.where(counted, index, -1)
+    return (constant(by, [-1, 1]) < constant(of, [1, -1])).astype("float32")
+
+
+def _whole(values: np.ndarray) -> paddle.Tensor:
+    """int64 [1, tokens]."""
+    return paddle.to_tensor(np.asarray(values, "int64").reshape(1, -1))
 
 
 def _identity(metric: paddle.Tensor) -> Match:
     tokens = metric.shape[1]
-    label = constant(range(tokens), [1, -1]).expand([paddle.shape(metric)[0], tokens])
+    label = _whole(np.arange(tokens)).expand([paddle.shape(metric)[0], tokens])
     return Match(label, tuple(range(tokens)))

@@ -27,8 +27,8 @@ def fresh(x: paddle.Tensor) -> paddle.Tensor:
 def exactly(function):
     """Decorator: `function` runs as it is written, when tracing and under mixed precision too.
 
-    `paddle.amp.auto_cast` would run matrix products in half precision, where labels and counts above 256
-    (bfloat16) or 2048 (float16) are no longer whole numbers apart, and more similarities tie. Tracing skips
+    `paddle.amp.auto_cast` would run matrix products in half precision, where counts above 256 (bfloat16)
+    or 2048 (float16) are no longer whole numbers apart, and more similarities tie. Tracing skips
     Paddle's source transformation, since there is no Python control flow over tensors here.
     """
 

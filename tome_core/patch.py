@@ -232,7 +232,7 @@ def _for_readout(layout: Layout, x, size, source):
         return x
     left, patches = x.shape[1] - layout.special, layout.tokens - layout.special
     if layout.readout == "tokens":
-        return unmerge(Match(source.astype("float32"), tuple(range(x.shape[1]))), x)
+        return unmerge(Match(source.astype("int64"), tuple(range(x.shape[1]))), x)
     if layout.readout == "mean":  # the model divides by the tokens left
         size = fresh(size) * constant([1.0] * layout.special + [left / patches] * left, [1, -1, 1])
     return x * (size if size.dtype == x.dtype else size.astype(x.dtype))

@@ -74,11 +74,6 @@ class TomeInfo:
     tokens: tuple[int, ...]
     macs: Macs
 
-    @property
-    def most_merged_among(self) -> int:
-        """The largest number of tokens entering a block that merges; 0 if none does."""
-        return max((count for count, r in zip(self.tokens, self.r, strict=False) if r), default=0)
-
 
 @dataclass(frozen=True)
 class TensorInfo:

@@ -22,9 +22,9 @@ def sources_after_blocks(
 ) -> list[np.ndarray]:
     """The group of each input token after every block, int32 [batch, tokens] each.
 
-    labels: for each block, float [batch, tokens that enter it], as `tome_core.matching.Match.label`: a
+    labels: for each block, int64 [batch, tokens that enter it], as `tome_core.matching.Match.label`: a
     destination and what merges into it carry the destination's odd index; unmerged tokens of the other set
-    -1, -2, ... in output order. None, or every token its own index, if the block merges nothing.
+    ..., -5, -3, -1 in output order. None, or every token its own index, if the block merges nothing.
     tokens: entering the first block. class_token, distill_token: as for `bipartite_soft_matching`.
 
     What leaves a block is the unmerged tokens, then the destinations; with a distillation token (1), which is
@@ -50,26 +50,25 @@ def _places(label, batch: int, tokens: int, class_token: bool, distill_token: bo
     """The output position of each token that enters a block, int32 [batch, tokens]."""
     if label.shape != (batch, tokens):
         raise ValueError(f"labels of shape {list(label.shape)}, expected {[batch, tokens]}")
-    whole = np.rint(np.nan_to_num(label.astype(np.float64), nan=np.inf).clip(-tokens - 1, tokens))
+    whole = np.rint(np.nan_to_num(label.astype(np.float64), nan=np.inf).clip(-2 * tokens, tokens))
     if not np.array_equal(whole, label):
         raise ValueError("labels that are no whole numbers in range")
     index, whole = np.arange(tokens), whole.astype(np.int64)
     if np.array_equal(whole, np.tile(index, (batch, 1))):
         return whole.astype(np.int32)
-    kept = max(0, -int(whole.min()))
-    odd = whole[:, 1::2]
+    odd, even = whole[:, 1::2], whole[:, ::2]
     if not np.array_equal(odd, np.tile(index[1::2], (batch, 1))):
         raise ValueError("an odd token that is not its own destination")
-    even = whole[:, ::2]
-    unmerged = np.where(even < 0, -even, kept + 1)
-    expected = np.minimum(np.arange(1, even.shape[1] + 1), kept + 1)
-    if ((even >= 0) & (even % 2 == 0)).any() or (np.sort(unmerged, axis=1) != expected).any():
+    kept = int((even[0] < 0).sum())
+    numbers = np.append(2 * np.arange(kept) + 1 - 2 * kept, [0] * (even.shape[1] - kept))
+    if ((even >= 0) & (even % 2 == 0)).any() or (np.sort(np.minimum(even, 0), axis=1) != numbers).any():
         raise ValueError("unmerged tokens that are not numbered through")
-    if class_token and (whole[:, 0] != -1).any():
+    if class_token and (whole[:, 0] != 1 - 2 * kept).any():
         raise ValueError("a class token that merged away")
+    place = kept + (whole - 1) // 2
     if not distill_token:
-        return np.where(whole < 0, -whole - 1, kept + (whole - 1) // 2).astype(np.int32)
+        return place.astype(np.int32)
     if (even == 1).any():
         raise ValueError("a distillation token that received another")
-    place = np.where(whole < -1, -whole, kept + (whole - 1) // 2)
-    return np.where(whole == -1, 0, np.where(whole == 1, 1, place)).astype(np.int32)
+    place += (whole < 0) & (place > 0)
+    return np.where(whole == 1, 1, place).astype(np.int32)

@@ -12,7 +12,9 @@ from tests import reference
 from tome_core.matching import (
     bipartite_soft_matching,
     kth_bipartite_soft_matching,
+    mergeable,
     random_bipartite_soft_matching,
+    select,
 )
 
 SAFE = 1e-5  # float32 similarities closer than this may be ranked either way
@@ -115,6 +117,21 @@ def test_only_the_direction_of_a_metric_counts():
 def test_bipartite_on_an_all_zero_metric_is_still_a_matching():
     match = bipartite_soft_matching(paddle.zeros([2, 10, 4]), 3, class_token=True)
     check_same(match, reference.bipartite_soft_matching(np.zeros((2, 10, 4)), 3, True), np.zeros((2, 10, 4)))
+
+
+@special_tokens
+@relaxed
+@given(seeds, st.integers(2, 41), st.integers(1, 25), st.sampled_from([0.0, 0.1, 1.0]))
+def test_whatever_the_scores_every_token_has_a_place(class_token, distill_token, seed, tokens, r, broken):
+    """Scores without the mask, and NaN: what comes out means nothing, but Paddle's one-hot ends a run, and
+    with it a whole batch, if a label is out of range."""
+    r = mergeable(r, tokens, class_token, distill_token)
+    assume(r > 0)
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(2, tokens, tokens)).astype("float32")
+    scores[0][rng.random((tokens, tokens)) < broken] = np.nan
+    match = select(paddle.to_tensor(scores), r, class_token, distill_token)
+    np.testing.assert_array_equal(match.matrix.sum(1).numpy(), 1)
 
 
 @special_tokens

@@ -442,3 +442,28 @@ def test_equal_constants_are_kept_once_and_different_ones_apart():
     model = hand_made(nodes, constants=constants, output=("y", [None, 4, 1]))
     assert tidied(model) == ["Mul", "Mul", "Mul", "Unsqueeze"]
     assert [node.input[1] for node in model.graph.node] == ["a", "a", "d", "c"]
+
+
+def test_one_hot_vectors_become_comparisons():
+    """As a match's matrix is made: of labels -3, -1, 1 and 3, by adding 3 and halving, transposed."""
+    numbers = {"three": np.array([3], np.float32), "two": TWO, "depth": np.array(4)}
+    numbers["values"] = np.array([0, 1], np.float32)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["label"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["label"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["number", "three"], ["sum"]),
+        helper.make_node("Div", ["sum", "two"], ["half"]),
+        helper.make_node("Floor", ["half"], ["floor"]),
+        helper.make_node("Cast", ["floor"], ["place"], to=TensorProto.INT64),
+        helper.make_node("OneHot", ["place", "depth", "values"], ["one_hot"]),
+    ]
+    transposed = [*nodes, helper.make_node("Transpose", ["one_hot"], ["y"], perm=[0, 2, 1])]
+    labels = np.array([[-3, 3, -1, 1, 1], [1, -1, -3, 3, -3]], np.float32)
+    shape = {"inputs": {"x": [None, 5]}, "constants": numbers}
+    comparison = ["Cast", "Unsqueeze", "Equal", "Cast"]
+    assert tidied(hand_made(transposed, **shape, output=("y", [None, 4, 5])), labels) == comparison
+
+    read_twice = [*transposed[:-1], helper.make_node("Transpose", ["one_hot"], ["turned"], perm=[0, 2, 1])]
+    read_twice.append(helper.make_node("MatMul", ["one_hot", "turned"], ["y"]))
+    model = hand_made(read_twice, **shape, output=("y", [None, 5, 5]))
+    assert tidied(model, labels) == [*comparison, "Transpose", "MatMul"]

@@ -1,16 +1,13 @@
 """OpenVINO on bundles that the pipeline made: against the Python model, and held to parity, part by part."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from tests.export import small
-from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, RequestError
 from tome_export.parity.verify import pairs_of, verify_bundle
 from tome_export.quiet import quiet
-from tome_export.runtimes import artifact_of, open_runtime
+from tome_export.runtimes import artifact_of, check_made, open_runtime
 
 CASES = [
     ("small_vit", "r8"),
@@ -83,17 +80,16 @@ def test_bf16(small_bundles):
 
 
 @pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
-def test_bf16_is_refused_where_it_cannot_count_the_tokens(small_bundles):
-    bundle = small_bundles["small_vit", "r8"]
-    tome, model = bundle.manifest.tome, bundle.manifest.model
-    for tokens, fits in ((257, True), (258, False)):
-        counts = tuple(tokens - sum(tome.r[:block]) for block in range(model.depth + 1))
-        manifest = dataclasses.replace(bundle.manifest, tome=dataclasses.replace(tome, tokens=counts))
-        if fits:
-            open_runtime("openvino", Bundle(bundle.path, manifest), precision="bf16").close()
-        else:
-            with pytest.raises(RequestError, match="merges among 258; use --precision fp32"):
-                open_runtime("openvino", Bundle(bundle.path, manifest), precision="bf16")
+def test_bf16_counts_tokens_beyond_256(tmp_path):
+    small.counts_beyond_256("openvino", tmp_path)
+
+
+@pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
+def test_bf16_is_refused_where_it_cannot_count_what_merges(small_bundles):
+    manifest = small_bundles["small_vit", "r8"].manifest
+    check_made("openvino", "bf16", small.merging_at_once(manifest, 256))
+    with pytest.raises(RequestError, match="merges 257 tokens in a block; use --precision fp32"):
+        check_made("openvino", "bf16", small.merging_at_once(manifest, 257))
 
 
 def test_what_is_judged(small_bundles):

@@ -268,38 +268,29 @@ def test_paddle_makes_bf16_of_the_fp32_model_on_onednn_only(small_bundles):
 
 @pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
 def test_paddles_bf16_counts_tokens_beyond_256(tmp_path):
-    """Odd numbers above 256 are not bf16 numbers: labels in bf16 would merge what must not merge."""
-    bundle = small.export_small(
-        "small_vit", tmp_path / "out", r=24, image_size=136, outputs=("logits", "sources")
-    )
-    assert bundle.manifest.tome.tokens[0] == 290
-    with quiet():
-        found = verify_bundle(bundle.path, against="onnx", samples=3, runtimes=["paddle:bf16"])
-        assert found.passed and all(block.faults == 0 for block in found.results[0].blocks)
-        # The graph as it is shipped, too: every group that it names is one of the last tokens, none is empty.
-        with open_runtime("paddle", bundle, precision="bf16") as runtime:
-            sources = runtime.run(make_sample("photo:0", bundle.manifest.preprocess)[None])["sources"]
-    np.testing.assert_array_equal(np.unique(sources), np.arange(bundle.manifest.tome.tokens[-1]))
+    small.counts_beyond_256("paddle", tmp_path)
 
 
 @pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
-def test_paddles_bf16_is_refused_where_it_cannot_count_the_tokens(small_bundles):
-    """Without a class token, whose presence the number of tokens tells."""
+def test_paddles_bf16_is_refused_where_it_cannot_count_what_merges(small_bundles):
     manifest = small_bundles["small_vit", "r8"].manifest
-    for patches, special, fits in ((16, 0, True), (18, 1, True), (18, 0, False)):
-        tokens = patches**2 + special
-        tome = manifest.tome
-        counts = tuple(tokens - sum(tome.r[:block]) for block in range(manifest.model.depth + 1))
-        other = dataclasses.replace(
-            manifest,
-            model=dataclasses.replace(manifest.model, image_size=8 * patches),
-            tome=dataclasses.replace(tome, tokens=counts),
-        )
-        if fits:
-            check_made("paddle", "bf16", other)
-        else:
-            with pytest.raises(RequestError, match="merges among 324; use --precision fp32"):
-                check_made("paddle", "bf16", other)
+    check_made("paddle", "bf16", small.merging_at_once(manifest, 256))
+    with pytest.raises(RequestError, match="merges 257 tokens in a block; use --precision fp32"):
+        check_made("paddle", "bf16", small.merging_at_once(manifest, 257))
+
+
+@every_way
+@pytest.mark.parametrize("model", ["small_vit", "small_deit_distilled", "small_mae"])
+def test_an_image_of_nan_spoils_no_other(model, name, options, small_bundles):
+    """It has no answer; those beside it in the batch have theirs."""
+    bundle = small_bundles[model, "r16-decreasing"]
+    batch = np.stack([make_sample(f"photo:{index}", bundle.manifest.preprocess) for index in range(3)])
+    with open_runtime(name, bundle, **options) as runtime:
+        wanted = runtime.run(batch)["logits"]
+        batch[1] = np.nan
+        found = runtime.run(batch)["logits"]
+    assert not np.isfinite(found[1]).any()
+    np.testing.assert_allclose(found[::2], wanted[::2], atol=1e-5)
 
 
 def test_vnni_is_read_off_cpuinfo():

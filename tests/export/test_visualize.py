@@ -226,21 +226,23 @@ def test_labels_compose_with_and_without_special_tokens(class_token, distill_tok
 @pytest.mark.parametrize(
     "label, said",
     [
-        ([[-1, 1, -2, 3]], "shape"),
-        ([[-1, 1, -2, 3, 1.5]], "whole"),
-        ([[-1, 1, -2, 3, float("nan")]], "whole"),
-        ([[-1, 1, -2, 1, 3]], "odd token"),
-        ([[-1, 1, -3, 3, 1]], "numbered"),
+        ([[-3, 1, -1, 3]], "shape"),
+        ([[-3, 1, -1, 3, 1.5]], "whole"),
+        ([[-3, 1, -1, 3, float("nan")]], "whole"),
+        ([[-3, 1, -1, 3, float("inf")]], "whole"),
+        ([[-3, 1, -1, 1, 3]], "odd token"),
+        ([[-3, 1, -5, 3, 1]], "numbered"),
         ([[-1, 1, -1, 3, 1]], "numbered"),
-        ([[-1, 1, 2, 3, -2]], "numbered"),
-        ([[1, 1, -1, 3, 3]], "class token"),
+        ([[-3, 1, -2, 3, 1]], "numbered"),
+        ([[-3, 1, 2, 3, -1]], "numbered"),
+        ([[1, 1, -3, 3, -1]], "class token"),
     ],
 )
 def test_labels_of_no_merging_are_refused(label, said):
     with pytest.raises(BundleError, match=said):
-        sources_after_blocks([None, np.array(label, np.float32)], 5, True)
+        sources_after_blocks([None, np.array(label)], 5, True)
     with pytest.raises(BundleError, match="distillation"):
-        sources_after_blocks([np.array([[-1, 1, 1, 3, -2]], np.float32)], 5, True, True)
+        sources_after_blocks([np.array([[-3, 1, 1, 3, -1]])], 5, True, True)
 
 
 def test_panels_are_spread_over_the_depth():

@@ -1,7 +1,7 @@
 """Merge decisions as numbers: are they valid, do they follow from their similarities, do two runtimes agree?
 
 Works on what a patched model shows of a block (`tome_core.schedule.tap_names`), for one image: `scores`,
-float32 [tokens, tokens], and `label`, float32 [tokens]; their meaning is that of `tome_core.matching`.
+float32 [tokens, tokens], and `label`, int64 [tokens]; their meaning is that of `tome_core.matching`.
 
 If every similarity of two runtimes differs by at most `noise`, and each picks its own largest, then what
 one picks is at most 2 * noise below the other's pick: for a destination, and for the place in the ranking
@@ -28,6 +28,11 @@ class Block:
     distill_token: bool
 
     @property
+    def unmerged(self) -> np.ndarray:
+        """int64, the labels of the sources that stay, in output order."""
+        return _numbered((self.tokens + 1) // 2 - self.r)
+
+    @property
     def sources(self) -> np.ndarray:
         """bool [tokens]: may merge into another."""
         index = np.arange(self.tokens)
@@ -51,13 +56,13 @@ class Agreement:
 
 
 def select(scores: np.ndarray, block: Block) -> np.ndarray:
-    """The labels that follow from these similarities; ties go to the lower index. float32 [tokens]."""
+    """The labels that follow from these similarities; ties go to the lower index. int64 [tokens]."""
     order = np.argsort(-scores.max(-1), kind="stable")
     index, merged = np.arange(block.tokens), order[: block.r]
-    label = np.where(index % 2 == 1, index, 0).astype(np.float32)
+    label = np.where(index % 2 == 1, index, 0)
     label[merged] = scores[merged].argmax(-1)
     kept = np.setdiff1d(index[::2], merged) if block.class_token else order[block.r : (block.tokens + 1) // 2]
-    label[kept] = -1.0 - np.arange(len(kept))
+    label[kept] = _numbered(len(kept))
     return label
 
 
@@ -81,7 +86,7 @@ def label_problem(label: np.ndarray, block: Block) -> str | None:
     index = np.arange(block.tokens)
     even, odd = label[0::2], label[1::2]
     merged = even[even >= 0]
-    if block.class_token and label[0] != -1:
+    if block.class_token and label[0] >= 0:
         return "the class token merged into another"
     if (odd != index[1::2]).any():
         return "a token merged that is in the set of destinations"
@@ -89,8 +94,8 @@ def label_problem(label: np.ndarray, block: Block) -> str | None:
         return f"{len(merged)} tokens merged instead of {block.r}"
     if not set(merged.tolist()) <= set(index[block.destinations].tolist()):
         return "a token merged into one that may not receive any"
-    kept = -1.0 - np.arange(len(even) - block.r)
-    if not np.array_equal(even[even < 0] if block.class_token else np.sort(even[even < 0])[::-1], kept):
+    left = even[even < 0]
+    if not np.array_equal(left if block.class_token else np.sort(left), block.unmerged):
         return "the tokens that are left are out of order"
     return None
 
@@ -146,13 +151,18 @@ def _rank_margin(token: int, label: np.ndarray, best: np.ndarray, ranked: np.nda
         return ranked[block.r - 1] - best[token]
     if block.class_token:
         return best[token] - ranked[block.r]
-    return abs(best[token] - ranked[block.r - 1 - label[token]])
+    return abs(best[token] - ranked[block.r + np.searchsorted(block.unmerged, label[token])])
 
 
 def _words(token: int, label: np.ndarray, wanted: np.ndarray, margin: float, noise: float) -> str:
     did, should = (f"into token {to[token]}" if to[token] >= 0 else "nowhere" for to in (label, wanted))
     allowed = f"rounding explains {2 * noise:.1e}" if noise else "these are its own similarities"
     return f"token {token} goes {did}, but {should} is better by {margin:.1e} in similarity ({allowed})"
+
+
+def _numbered(count: int) -> np.ndarray:
+    """The labels of so many unmerged tokens: ..., -5, -3, -1."""
+    return 2 * np.arange(count) + 1 - 2 * count
 
 
 def _only(some: np.ndarray, parity: int) -> bool:

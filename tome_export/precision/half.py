@@ -21,7 +21,7 @@ from tome_export.precision.layers import Layer, block_of, split_metric
 HALF = TensorProto.FLOAT16
 LARGEST = 65504.0
 """The largest float16."""
-_NAMED = re.compile(r"embed|block\d+\.\w+")  # see `tome_core.schedule.tap_names`: always float32
+_NAMED = re.compile(r"embed|block\d+\.\w+")  # see `tome_core.schedule.tap_names`: never float16
 _BLOCK = re.compile(r"block(\d+)\.(\w+)")
 _PRODUCTS = ("MatMul", "Gemm")
 _LAYOUT = ("Reshape", "Split", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity")  # of the first input

@@ -13,6 +13,9 @@ import numpy as np
 
 from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, RequestError
+from tome_export.manifest import Manifest
+
+_EXACT = {"bf16": 256, "fp16": 2048}  # whole numbers up to here
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,16 @@ def check_threads(threads: int | None) -> int | None:
     if threads is not None and threads < 1:
         raise RequestError(f"threads should be at least 1, not {threads}")
     return threads
+
+
+def check_counts(engine: str, precision: str, manifest: Manifest) -> None:
+    """For an engine that takes every float to this precision. Raises RequestError if what is left of merging
+    in floats, how many tokens before each one merge, may not be exact."""
+    if (most := max(manifest.tome.r, default=0)) > (exact := _EXACT[precision]):
+        raise RequestError(
+            f"{engine}'s {precision} counts exactly up to {exact}, and this model merges {most} tokens in a "
+            "block; use --precision fp32"
+        )
 
 
 def first_line(error: Exception) -> str:

@@ -11,11 +11,10 @@ from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
 from tome_export.manifest import Manifest
 from tome_export.runtimes import artifact_of
-from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
+from tome_export.runtimes.base import Probe, Runtime, check_counts, check_threads, first_line, parse_device
 
 _DEVICE = "CPU"
 _BF16 = "bf16"
-_BF16_EXACT = 256  # whole numbers up to here
 _INSTALL = 'pip install "tome-export[openvino]"'
 
 
@@ -111,13 +110,7 @@ def check_made(precision: str, manifest: Manifest) -> None:
 def _check_bf16(core: Any, manifest: Manifest) -> None:
     if "BF16" not in core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise RequestError("this processor has no bf16; use --precision fp32")
-    tokens = manifest.tome.most_merged_among
-    # It takes the whole graph to bf16, the labels of tokens too.
-    if tokens - 1 > _BF16_EXACT:
-        raise RequestError(
-            f"OpenVINO's bf16 counts tokens exactly up to {_BF16_EXACT} and this model merges "
-            f"among {tokens}; use --precision fp32"
-        )
+    check_counts("OpenVINO", _BF16, manifest)
 
 
 def _cause(error: Exception) -> str:

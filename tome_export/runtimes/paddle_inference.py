@@ -2,9 +2,8 @@
 
 In bf16 oneDNN takes every operator that it knows to bf16 if its inputs are float32: Paddle's list of the
 operators to take has no effect on models in Paddle 3's format. Of a merge that is the metric and the average.
-Similarities are products of bf16 numbers, summed and kept in float32. Labels and sizes are float32: what is
-around them (argsort, one-hot, comparisons) is not oneDNN's, and a lone operator is not converted. Without a
-class token, though, three in a row count the tokens, in bf16.
+Similarities are products of bf16 numbers, summed and kept in float32. Sizes are float32: what is around them
+is not oneDNN's, and a lone operator is not converted. Labels are whole numbers.
 
 In fp16, on GPUs, its mixed-precision pass takes every operator that has a kernel for it, similarities and
 their order too; for models in Paddle 3's format it reads no list either. Not yet run on a GPU.
@@ -22,11 +21,10 @@ from tome_export.bundle import Bundle
 from tome_export.errors import BundleError, MissingExtraError, RequestError
 from tome_export.manifest import Manifest
 from tome_export.runtimes import artifact_of
-from tome_export.runtimes.base import Probe, Runtime, check_threads, first_line, parse_device
+from tome_export.runtimes.base import Probe, Runtime, check_counts, check_threads, first_line, parse_device
 
 _GPU_POOL_MB = 256
 _BF16, _FP16 = "bf16", "fp16"
-_BF16_EXACT, _FP16_EXACT = 256, 2048  # whole numbers up to here
 _INSTALL = 'pip install "tome-export[cpu]"'
 
 
@@ -148,24 +146,14 @@ def _check_bf16(paddle: Any, manifest: Manifest) -> None:
     """Raises RequestError."""
     if not paddle.base.core.supports_bfloat16_fast_performance():
         raise RequestError("this processor has no bf16 that oneDNN can use; use --precision fp32")
-    # Unmerged tokens of models without a class token are numbered in bf16.
-    has_class_token = manifest.special_tokens > 0
-    if (tokens := manifest.tome.most_merged_among) - 1 > _BF16_EXACT and not has_class_token:
-        raise RequestError(
-            f"Paddle's bf16 counts tokens exactly up to {_BF16_EXACT} where there is no class token, and "
-            f"this model merges among {tokens}; use --precision fp32"
-        )
+    check_counts("Paddle", _BF16, manifest)
 
 
 def _check_fp16(paddle: Any, manifest: Manifest) -> None:
     """Raises RequestError."""
     if not _gpu_count(paddle):
         raise RequestError("Paddle makes fp16 on GPUs, and sees none; use --precision fp32")
-    if (tokens := manifest.tome.most_merged_among) - 1 > _FP16_EXACT:
-        raise RequestError(
-            f"fp16 counts tokens exactly up to {_FP16_EXACT}, and this model merges among {tokens}; "
-            "use --precision fp32"
-        )
+    check_counts("Paddle", _FP16, manifest)
 
 
 def _paddle() -> Any:
