@@ -18,11 +18,8 @@ from tome_core.zoo import config as zoo
 from tome_core.zoo.config import ViTConfig
 from tome_export.bundle import Bundle
 from tome_export.manifest import Manifest
-from tome_export.parity.samples import make_sample
-from tome_export.parity.verify import verify_bundle
 from tome_export.pipeline import export
 from tome_export.quiet import quiet
-from tome_export.runtimes import open_runtime
 from tome_export.steps import Steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,19 +139,6 @@ def merging_at_once(manifest: Manifest, most: int) -> Manifest:
     rest = manifest.model.depth - 1
     tome = replace(manifest.tome, r=(most, *[0] * rest), tokens=(577, 577 - most, *[577 - most] * rest))
     return replace(manifest, model=replace(manifest.model, image_size=192), tome=tome)
-
-
-def counts_beyond_256(runtime: str, folder: Path) -> None:
-    """Odd numbers above 256 are not bf16 numbers: labels in bf16 would merge what must not merge."""
-    bundle = export_small("small_vit", folder / "out", r=24, image_size=136, outputs=("logits", "sources"))
-    assert bundle.manifest.tome.tokens[0] == 290
-    with quiet():
-        found = verify_bundle(bundle.path, against="onnx", samples=3, runtimes=[f"{runtime}:bf16"])
-        assert found.passed and all(block.faults == 0 for block in found.results[0].blocks)
-        # The graph as it is shipped, too: every group that it names is one of the last tokens, none is empty.
-        with open_runtime(runtime, bundle, precision="bf16") as opened:
-            sources = opened.run(make_sample("photo:0", bundle.manifest.preprocess)[None])["sources"]
-    np.testing.assert_array_equal(np.unique(sources), np.arange(bundle.manifest.tome.tokens[-1]))
 
 
 def main(folder: str, shard: str) -> None:

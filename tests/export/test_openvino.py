@@ -80,11 +80,6 @@ def test_bf16(small_bundles):
 
 
 @pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
-def test_bf16_counts_tokens_beyond_256(tmp_path):
-    small.counts_beyond_256("openvino", tmp_path)
-
-
-@pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
 def test_bf16_is_refused_where_it_cannot_count_what_merges(small_bundles):
     manifest = small_bundles["small_vit", "r8"].manifest
     check_made("openvino", "bf16", small.merging_at_once(manifest, 256))

@@ -267,11 +267,6 @@ def test_paddle_makes_bf16_of_the_fp32_model_on_onednn_only(small_bundles):
 
 
 @pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
-def test_paddles_bf16_counts_tokens_beyond_256(tmp_path):
-    small.counts_beyond_256("paddle", tmp_path)
-
-
-@pytest.mark.skipif(not _has_bf16(), reason="this processor has no bf16")
 def test_paddles_bf16_is_refused_where_it_cannot_count_what_merges(small_bundles):
     manifest = small_bundles["small_vit", "r8"].manifest
     check_made("paddle", "bf16", small.merging_at_once(manifest, 256))

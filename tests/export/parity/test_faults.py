@@ -1,4 +1,7 @@
-"""Twelve planted faults, and some relatives: each is caught, and named by the part that it is in."""
+"""Twelve planted faults, and some relatives: each is caught, and named by the part that it is in.
+
+The short form plants one in each part of a block; `-m slow` plants the others.
+"""
 
 import json
 
@@ -25,7 +28,21 @@ PLANTED = {
 }
 
 
-@pytest.fixture(scope="module", params=PLANTED)
+ONE_OF_EACH = (
+    "epsilon",
+    "scale_dropped",
+    "split_swapped",
+    "second_best",
+    "size_forgotten",
+    "overwritten",
+    "batch_leak",
+)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(fault, marks=() if fault in ONE_OF_EACH else pytest.mark.slow) for fault in PLANTED],
+)
 def planted(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         out = tmp_path_factory.mktemp(request.param) / "out"
