@@ -36,6 +36,7 @@ _PACKAGES = (
     ("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "onnx", "ONNX Runtime"),
     ("openvino", ("openvino",), "openvino", "OpenVINO"),
     ("tensorrt", ("tensorrt-cu12-bindings", "tensorrt-cu13-bindings"), "tensorrt", "TensorRT, on GPUs"),
+    ("ray", ("ray",), "serve", "serve, and predict-many"),
 )
 
 

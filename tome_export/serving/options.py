@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from tome_export import served
 from tome_export.errors import RequestError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_LARGEST_BATCH = 4096
 _AUTOSCALE = re.compile(r"(\d{1,4}):(\d{1,4})")
 
 
@@ -69,10 +68,7 @@ class ModelOptions:
             raise RequestError(message)
 
     def _wrong(self) -> Iterator[str]:
-        if not _NAME.fullmatch(self.name):
-            yield f"--name {self.name!r} is not a model name: letters, digits, _, . and -, such as vit_b16"
-        if not 1 <= self.max_batch <= _LARGEST_BATCH:
-            yield f"--max-batch should be 1 to {_LARGEST_BATCH}, not {self.max_batch}"
+        yield from served.wrong(self.name, self.max_batch)
         if not 0 <= self.max_delay_ms <= 10_000:
             yield f"--max-delay-ms should be 0 to 10000 milliseconds, not {self.max_delay_ms:g}"
         if not 1 <= self.max_megapixels <= 178:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tome_export import served
 from tome_export.errors import RequestError
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,7 @@ class Serving:
             raise RequestError(message)
 
     def _wrong(self) -> Iterator[str]:
-        if not _NAME.fullmatch(self.name):
-            yield f"--name {self.name!r} is not a model name: letters, digits, _, . and -, such as vit_b16"
-        if not 1 <= self.max_batch <= _LARGEST_BATCH:
-            yield f"--max-batch should be 1 to {_LARGEST_BATCH}, not {self.max_batch}"
+        yield from served.wrong(self.name, self.max_batch)
         for size in self.preferred_batches:
             if not 1 <= size <= self.max_batch:
                 yield f"--preferred-batch {size} is not between 1 and --max-batch {self.max_batch}"
