@@ -54,8 +54,7 @@ class Match:
         step = ascending[1] - ascending[0] if self.tokens_out > 1 else self.tokens_in
         if ascending != list(range(ascending[0], ascending[-1] + 1, step)):
             raise ValueError("the labels of a match are not evenly spaced")
-        low = ascending[0] if ascending[0] < 0 else ascending[0] // step * step
-        place = self.label - low if low else self.label
+        place = self.label - ascending[0] if ascending[0] else self.label
         place = place if step == 1 else place // step
         matrix = F.one_hot(place, self.tokens_out).transpose([0, 2, 1])
         if ascending == list(self.rows):
@@ -143,7 +142,8 @@ def select(scores: paddle.Tensor, r: int, class_token: bool = False, distill_tok
     else:
         rank = order.argsort(axis=-1)
         own = rank * _whole(2 * in_a) + _whole(np.where(in_a, 1 - 2 * (kept + r), index))
-    label = paddle.where(merged.astype("bool"), scores.argmax(-1), own)
+    nearest = scores.argmax(-1) if kept else paddle.maximum(scores.argmax(-1), _whole([1]))
+    label = paddle.where(merged.astype("bool"), nearest, own)
 
     unmerged, destinations = range(1 - 2 * kept, 0, 2), range(1, tokens, 2)
     if distill_token:
@@ -166,7 +166,7 @@ def kth_bipartite_soft_matching(metric: paddle.Tensor, k: int) -> Match:
     if destination.all() or not destination.any():
         return _identity(metric)
     scores = _similarity(metric) + constant(_NEVER * ~destination, [1, 1, -1])
-    nearest, keep = scores.argmax(-1), _whole(destination)
+    nearest, keep = paddle.maximum(scores.argmax(-1), _whole([k - 1])), _whole(destination)
     label = nearest + keep * (_whole(index) - nearest)
     return Match(label, tuple(index[destination].tolist()))
 
@@ -218,8 +218,8 @@ def _earlier(counted: np.ndarray) -> paddle.Tensor:
     return (constant(by, [-1, 1]) < constant(of, [1, -1])).astype("float32")
 
 
-def _whole(values: np.ndarray) -> paddle.Tensor:
-    """int64 [1, tokens]."""
+def _whole(values) -> paddle.Tensor:
+    """int64 [1, len(values)]."""
     return paddle.to_tensor(np.asarray(values, "int64").reshape(1, -1))
 
 

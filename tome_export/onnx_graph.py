@@ -230,7 +230,7 @@ def _one_hot_to_equal(model: ModelProto) -> None:
         source, values = _behind_quotient(node.input[0], values, constants, producer, whole)
         name, axis = node.output[0], 2
         reader = readers.get(name) if uses[name] == 1 else None
-        if reader is not None and reader.op_type == "Transpose":  # of the last two of three dimensions
+        if reader is not None and _swaps_last(reader):
             name, axis = reader.output[0], 1
             skipped.add(name)
         compared = {f"{name}.axis": [axis], f"{name}.values": np.expand_dims(values, (0, 3 - axis))}
@@ -242,6 +242,10 @@ def _one_hot_to_equal(model: ModelProto) -> None:
             helper.make_node("Cast", [f"{name}.equal"], [name], to=TensorProto.FLOAT),
         ]
     _replace_nodes(model, kept)
+
+
+def _swaps_last(node: NodeProto) -> bool:
+    return node.op_type == "Transpose" and list(node.attribute[0].ints) == [0, 2, 1]
 
 
 def _behind_quotient(name: str, values: np.ndarray, constants: dict, producer: dict, whole: set):

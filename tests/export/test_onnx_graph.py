@@ -467,3 +467,7 @@ def test_one_hot_vectors_become_comparisons():
     read_twice.append(helper.make_node("MatMul", ["one_hot", "turned"], ["y"]))
     model = hand_made(read_twice, **shape, output=("y", [None, 5, 5]))
     assert tidied(model, labels) == [*comparison, "Transpose", "MatMul"]
+    twice = [*transposed[:-1], helper.make_node("Transpose", ["one_hot"], ["turned"], perm=[0, 2, 1])]
+    twice.append(helper.make_node("Transpose", ["turned"], ["y"], perm=[0, 2, 1]))
+    model = hand_made(twice, **shape, output=("y", [None, 5, 4]))
+    assert tidied(model, labels)[:4] == comparison

@@ -19,7 +19,8 @@ __version__ = "10.13.3.9"
 TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
 NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
 BuilderFlag = SimpleNamespace(TF32="tf32")
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int32)": "int32"}
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_TYPES |= {f"tensor({name})": name for name in ("int32", "int64")}
 
 
 class Logger:
